@@ -1,0 +1,108 @@
+import { OperationalError } from './errors.ts';
+import type { Action, Hook, Program, Settings } from './hook.ts';
+import type { HookFile } from './ports.ts';
+import { STATES } from './request.ts';
+import { defaultSettings, type HookDefaults, jobsOf, listOf, settingOf, wrong } from './settings.ts';
+import type { Target } from './workload.ts';
+
+const HEADER_LINES = 20;
+const HEADER = /^\s*(?:#+|\/\/+|--+|;+)\s*sidehook:\s*(.*?)\s*$/;
+const LATER = ['session', 'image'];
+/** TKLBAM's: the hook itself looks at its arguments. */
+const DEFAULT_ON = ['backup.pre', 'backup.inspect', 'backup.post', 'restore.pre', 'restore.inspect', 'restore.post'];
+
+/**
+ * Reads a file of hooks.d into a Hook: its header, never half obeyed, and what is to be run where.
+ * @throws OperationalError `configuration`, naming file, line and key
+ */
+export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
+  let target: Target = { kind: 'host' };
+  let on: readonly string[] = DEFAULT_ON;
+  let jobs: readonly string[] | undefined;
+  let settings: Settings = defaultSettings(defaults);
+  const seen = new Set<string>();
+
+  for (const { line, key, value } of headerWords(file)) {
+    const where = `hook ${file.name}, line ${line}, ${key}`;
+    if (seen.has(key)) throw new OperationalError('configuration', `${where}: said twice`);
+    seen.add(key);
+    if (LATER.includes(key)) throw new OperationalError('configuration', `${where}: not supported by this version`);
+    if (key === 'target') target = parseTarget(where, value);
+    else if (key === 'on') on = listOf(value);
+    else if (key === 'job') jobs = jobsOf(where, value);
+    else {
+      const setting = settingOf(key, value, where);
+      if (setting === undefined)
+        throw new OperationalError('configuration', `${where}: no such key; known are ${KEYS}`);
+      settings = { ...settings, ...setting };
+    }
+    if (key === 'on') for (const pattern of on) parseOn(where, pattern);
+  }
+
+  const program = programOf(file, target);
+  return {
+    id: `file:${file.name}`,
+    name: file.name,
+    target,
+    ...(jobs === undefined ? {} : { jobs }),
+    actions: on.map((pattern): Action => ({ ...parseOn(`hook ${file.name}, on`, pattern), program, settings })),
+  };
+}
+
+const KEYS = 'target, on, outcome, while, job, timeout, on-error, retries, retry-delay, user, workdir, match';
+
+function* headerWords({ name, head }: HookFile): Iterable<{ line: number; key: string; value: string }> {
+  for (const [index, text] of head.split(/\r?\n/, HEADER_LINES).entries()) {
+    const words = HEADER.exec(text)?.[1];
+    if (words === undefined) continue;
+    for (const word of words.split(/\s+/)) {
+      const [, key, value] = /^([a-z-]+)=(.+)$/.exec(word) ?? [];
+      if (key === undefined || value === undefined) throw wrong(`hook ${name}, line ${index + 1}`, 'key=value', word);
+      yield { line: index + 1, key, value };
+    }
+  }
+}
+
+function parseOn(where: string, pattern: string): Pick<Action, 'operation' | 'state'> {
+  const [, operation, word] = /^(\*|[a-zA-Z0-9][\w-]*)\.(\*|[a-z]+)$/.exec(pattern) ?? [];
+  const state = word === '*' ? '*' : STATES.find((known) => known === word);
+  if (operation === undefined || state === undefined) throw wrong(where, 'OPERATION.STATE such as backup.pre', pattern);
+  if (state === 'captured')
+    throw new OperationalError('configuration', `${where}: captured is not supported by this version`);
+  return { operation, state };
+}
+
+/** Reads `host`, `container:NAME`, `service:[PROJECT/]NAME`, `label:KEY=VALUE`. @throws OperationalError `configuration` */
+function parseTarget(where: string, text: string): Target {
+  if (text === 'host') return { kind: 'host' };
+  const [, kind, rest] = /^([a-z]+):(.+)$/.exec(text) ?? [];
+  if (kind === 'container' && rest !== undefined && isName(rest)) return { kind, name: rest };
+  if (kind === 'service' && rest !== undefined) {
+    const names = rest.split('/');
+    const [first, second] = names;
+    if (names.length === 1 && isName(first)) return { kind, service: first };
+    if (names.length === 2 && isName(first) && isName(second)) return { kind, project: first, service: second };
+  }
+  if (kind === 'label' && rest !== undefined) {
+    const [, label, value] = /^([^=]+)=(.*)$/.exec(rest) ?? [];
+    if (label !== undefined && value !== undefined) return { kind, label, value };
+  }
+  if (kind === 'pod')
+    throw new OperationalError('configuration', `${where}: pod targets are not supported by this version`);
+  throw wrong(where, 'host, container:NAME, service:NAME, service:PROJECT/NAME or label:KEY=VALUE', text);
+}
+
+function isName(text: string | undefined): text is string {
+  return text !== undefined && /^[a-zA-Z0-9][\w.-]*$/.test(text);
+}
+
+function programOf(file: HookFile, target: Target): Program {
+  if (target.kind === 'host') return { kind: 'executable', path: file.path };
+  const { name, text } = file;
+  const cannot = `hook ${name}: cannot travel into a container`;
+  if (text === undefined) throw new OperationalError('configuration', `${cannot}: it is no text of at most 1 MiB`);
+  // The kernel's rule: the interpreter, and all that follows is one argument.
+  const [, interpreter, argument] = /^#![ \t]*(\S+)[ \t]*(.*?)[ \t]*\r?(?:\n|$)/.exec(text) ?? [];
+  if (interpreter === undefined) throw new OperationalError('configuration', `${cannot}: its first line is no #! line`);
+  return { kind: 'script', name, interpreter: argument ? [interpreter, argument] : [interpreter], text };
+}

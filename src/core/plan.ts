@@ -1,0 +1,219 @@
+import { OperationalError, unreachable } from './errors.ts';
+import type { Hold, HoldKind } from './hold.ts';
+import type { Action, Hook, HookCall, Place } from './hook.ts';
+import type { LabelWishes } from './labels.ts';
+import { dependenciesOf, orderOf } from './order.ts';
+import type { Note, View } from './ports.ts';
+import { STATES, type State } from './request.ts';
+import { describeTarget, type Target, type Workload, type WorkloadKey, type WorkloadRef } from './workload.ts';
+
+/** What there is to decide upon, looked up beforehand. */
+export type Situation = {
+  /** In order: files by name, then labels by project, service and number. */
+  readonly hooks: readonly Hook[];
+  readonly view: View;
+  readonly wishes: ReadonlyMap<WorkloadKey, LabelWishes>;
+  /** What is held already, by whichever run: the journal's word. */
+  readonly held: readonly Hold[];
+  readonly notes: readonly Note[];
+};
+
+/** Whose plan it is. */
+export type Asked = { readonly operation: string; readonly job: string };
+
+/** A whole run, decided before its first step: `pre` as it goes, and what `inspect` and `post` will need. */
+export type Plan = {
+  readonly steps: readonly Step[];
+  readonly holds: readonly HoldSpec[];
+  readonly claims: readonly Claim[];
+  readonly notes: readonly Note[];
+};
+
+/** One hook in one place at one state. */
+export type Step = {
+  readonly id: string;
+  /** The same for all states of one hook in one place: `post` is owed once `pre` was started. */
+  readonly owner: string;
+  readonly call: HookCall;
+};
+
+/** One workload that is to be made still. */
+export type HoldSpec = WorkloadRef & {
+  readonly kind: HoldKind;
+  readonly after: readonly WorkloadKey[];
+  readonly awaitHealth: boolean;
+  readonly healthTermMs: number;
+  readonly stopTimeoutMs?: number;
+  readonly maxMs?: number;
+};
+
+/** What a run needs of a workload, for its whole length. */
+export type Claim = { readonly key: WorkloadKey; readonly name: string; readonly use: 'hold' | 'exec' };
+
+/**
+ * Decides what to do and in which order, and does none of it.
+ * @throws OperationalError `configuration`, `refused`, `not-executable`: nothing was done, and the message says why
+ */
+export function makePlan(asked: Asked, situation: Situation): Plan {
+  const notes: Note[] = [...situation.view.notes, ...situation.notes];
+  const holds = makeHolds(asked, situation, notes);
+  const held = new Set(holds.map(({ key }) => key));
+  const steps = situation.hooks
+    .filter((hook) => hook.jobs === undefined || hook.jobs.includes(asked.job))
+    .flatMap((hook) => makeSteps(hook, asked, situation, held, notes))
+    .map((step, index): Step => ({ ...step, id: `${step.call.state}-${String(index + 1).padStart(3, '0')}` }));
+  if (steps.length === 0 && holds.length === 0) notes.push(`nothing to do: no hook and no hold for ${asked.operation}`);
+  return { steps, holds, claims: makeClaims(steps, holds), notes };
+}
+
+function makeSteps(
+  hook: Hook,
+  { operation }: Asked,
+  { view, held: alreadyHeld }: Situation,
+  held: ReadonlySet<WorkloadKey>,
+  notes: Note[],
+): Omit<Step, 'id'>[] {
+  const steps: Omit<Step, 'id'>[] = [];
+  for (const state of STATES) {
+    const action = hook.actions.find((one) => isFor(one, operation, state));
+    if (action === undefined) continue;
+    for (const place of placesOf(hook, action, view, alreadyHeld, notes)) {
+      const name = hook.target.kind === 'workload' ? `sidehook.${operation}.${state}` : hook.name;
+      if (place.kind === 'workload' && held.has(place.key) && action.settings.while === 'held') {
+        const why = 'while=held, but its target is itself held; let it run while=running, or do not hold its target';
+        throw new OperationalError('configuration', `hook ${name} (${place.target}): ${why}`);
+      }
+      const { program, settings } = action;
+      const call: HookCall = { hookId: hook.id, name, operation, state, program, settings, place };
+      steps.push({ owner: `${hook.id}@${place.kind === 'host' ? 'host' : place.key}`, call });
+    }
+  }
+  return steps;
+}
+
+function isFor(action: Action, operation: string, state: State): boolean {
+  return (
+    (action.operation === '*' || action.operation === operation) && (action.state === '*' || action.state === state)
+  );
+}
+
+function placesOf(hook: Hook, { settings }: Action, view: View, held: readonly Hold[], notes: Note[]): Place[] {
+  if (hook.target.kind === 'host') return [{ kind: 'host' }];
+  const target = describeTarget(hook.target);
+  const who = `hook ${hook.name} (${target})`;
+  const matches = matchesOf(hook.target, view);
+  // What another run holds is not missing: claims make this run wait for it.
+  const isUsable = ({ key, state }: Workload): boolean => state === 'running' || held.some((hold) => hold.key === key);
+  if (settings.match !== 'any') {
+    if (matches.length === 0)
+      throw new OperationalError('configuration', `${who}: no such container; match=any allows none`);
+    const still = matches.find((workload) => !isUsable(workload));
+    if (still !== undefined) {
+      const why = `container ${still.name} is ${still.state}, not running; match=any passes over what does not run`;
+      throw new OperationalError('not-executable', `${who}: ${why}`);
+    }
+  }
+  if (settings.match === 'one' && matches.length !== 1) {
+    const names = matches.map(({ name }) => name).join(', ');
+    throw new OperationalError('configuration', `${who}: match=one, but ${matches.length} match: ${names}`);
+  }
+  const passedOver = matches.filter((workload) => !isUsable(workload));
+  addNotes(
+    notes,
+    passedOver.map(({ name, state }) => `${who}: container ${name} is ${state}: passed over`),
+  );
+  return matches.filter(isUsable).map(({ key, instance, name }) => ({ kind: 'workload', key, instance, name, target }));
+}
+
+/** The workloads that a target names, in byte order. */
+function matchesOf(target: Target, { workloads, project }: View): readonly Workload[] {
+  const candidates = workloads.filter(({ oneOff }) => !oneOff);
+  switch (target.kind) {
+    case 'host':
+      return [];
+    case 'workload':
+      return candidates.filter(({ key }) => key === target.key);
+    case 'container':
+      return candidates.filter(({ name }) => name === target.name);
+    case 'service': {
+      const wanted = target.project ?? project;
+      return candidates.filter(
+        (one) => one.service === target.service && (wanted === undefined || one.project === wanted),
+      );
+    }
+    case 'label':
+      return candidates.filter(({ inScope, labels }) => inScope && labels[target.label] === target.value);
+    default:
+      return unreachable(target);
+  }
+}
+
+function makeHolds({ operation, job }: Asked, { view, wishes, held }: Situation, notes: Note[]): HoldSpec[] {
+  const wanted: Workload[] = [];
+  for (const workload of view.workloads) {
+    const wish = wishes.get(workload.key)?.hold;
+    if (wish === undefined || !wish.operations.includes(operation)) continue;
+    if (wish.jobs !== undefined && !wish.jobs.includes(job)) continue;
+    const byUs = held.some(({ key }) => key === workload.key);
+    if (!byUs && workload.state !== 'running' && workload.state !== 'restarting') {
+      notes.push(`hold of ${workload.name}: found ${workload.state}, left so`);
+    } else if (workload.unholdable === undefined) wanted.push(workload);
+    else if (workload.foreign) notes.push(`hold of ${workload.name}: passed over: ${workload.unholdable}`);
+    else throw new OperationalError('configuration', `hold of ${workload.name}: refused: ${workload.unholdable}`);
+  }
+  if (wanted.length > 0 && view.unholdable !== undefined) {
+    throw new OperationalError(
+      'configuration',
+      `hold of ${wanted.map(({ name }) => name).join(', ')}: refused: ${view.unholdable}`,
+    );
+  }
+
+  const keys = new Set(wanted.map(({ key }) => key));
+  const afterNames = new Map([...wishes].map(([key, { after }]) => [key, after]));
+  const order = orderOf(keys, view.workloads, afterNames);
+  addNotes(notes, bereft(keys, view.workloads, afterNames));
+  return wanted.map((workload): HoldSpec => {
+    const { kind, stopTimeoutMs, maxMs } = wishes.get(workload.key)?.hold ?? unreachable(undefined as never);
+    const { key, instance, name, healthTermMs } = workload;
+    return {
+      ...{ key, instance, name, kind, healthTermMs },
+      after: order.get(key) ?? [],
+      awaitHealth: workload.health === 'healthy',
+      ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
+      ...(maxMs === undefined ? {} : { maxMs }),
+    };
+  });
+}
+
+/** Running workloads that will lose what they talk to. */
+function bereft(
+  held: ReadonlySet<WorkloadKey>,
+  workloads: readonly Workload[],
+  afterNames: ReadonlyMap<WorkloadKey, readonly string[]>,
+): Note[] {
+  const dependencies = dependenciesOf(workloads, afterNames);
+  return workloads
+    .filter(({ key, state, oneOff }) => state === 'running' && !oneOff && !held.has(key))
+    .flatMap((workload) => {
+      const lost = (dependencies.get(workload.key) ?? []).filter((key) => held.has(key));
+      const names = lost.map((key) => workloads.find((one) => one.key === key)?.name ?? key);
+      return names.length === 0
+        ? []
+        : [`${workload.name} depends on ${names.join(', ')} and is not held: it loses what it talks to`];
+    });
+}
+
+function makeClaims(steps: readonly Step[], holds: readonly HoldSpec[]): Claim[] {
+  const claims = new Map<string, Claim>();
+  for (const { key, name } of holds) claims.set(`hold ${key}`, { key, name, use: 'hold' });
+  for (const { call } of steps) {
+    if (call.place.kind === 'host') continue;
+    const { key, name } = call.place;
+    claims.set(`exec ${key}`, { key, name, use: 'exec' });
+  }
+  return [...claims.values()];
+}
+
+function addNotes(notes: Note[], more: readonly Note[]): void {
+  for (const note of more) if (!notes.includes(note)) notes.push(note);
+}

@@ -1,0 +1,53 @@
+import type { Hold } from './hold.ts';
+import type { Step } from './plan.ts';
+import type { Outcome, RunOutcome } from './result.ts';
+
+/** One operation from its `pre` to its `post`, as the journal has it. */
+export type RunRecord = {
+  readonly id: string;
+  readonly job: string;
+  readonly client: string;
+  readonly operation: string;
+  readonly params: Readonly<Record<string, string>>;
+  /**
+   * `pre`: under way, not answered. `open`: the client has the word. `post`: being unwound, for whatever reason.
+   * `kept`: a failed restore, over but for its holds (5.3). `closed`.
+   */
+  readonly phase: 'pre' | 'open' | 'post' | 'kept' | 'closed';
+  readonly openedAt: string;
+  readonly closedAt?: string;
+  /** The request of its `pre`, and where its sender's lease is found again. */
+  readonly requestId: string;
+  readonly leaseRef: string;
+  readonly lease: 'held' | number;
+  /** A restore's command may have written since (5.3). */
+  readonly commandStarted: boolean;
+  readonly outcome?: RunOutcome;
+  /** The exit code of the client's command. */
+  readonly status?: number;
+  /** Why its backup cannot be trusted: lost holds, a lost lease (65). */
+  readonly distrust: readonly string[];
+};
+
+/** What may change in a run. */
+export type RunChange = Partial<
+  Pick<RunRecord, 'phase' | 'closedAt' | 'commandStarted' | 'outcome' | 'status' | 'distrust'>
+>;
+
+/** One step of a run: `started` is written before the deed, `ended` after it. */
+export type StepRecord = Step & {
+  readonly status: 'planned' | 'started' | 'ended';
+  readonly outcome?: Outcome;
+};
+
+/** A hold with the runs that share it: released when the last lets go. */
+export type HoldRecord = Hold & {
+  readonly runs: readonly string[];
+  /** Why it could not be released so far; it is retried. */
+  readonly trouble?: string;
+};
+
+/** What may change in a hold. */
+export type HoldChange = Partial<
+  Pick<HoldRecord, 'instance' | 'name' | 'status' | 'startedAt' | 'releasedAt' | 'trouble'>
+> & { readonly finishedAt?: string | undefined };

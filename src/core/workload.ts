@@ -1,0 +1,73 @@
+/** What is held, or what a hook runs in: one container (later a service, a Deployment, a StatefulSet). */
+export type Workload = WorkloadRef & {
+  readonly project?: string;
+  readonly service?: string;
+  readonly number?: number;
+  /** Made by `compose run`: carries its service's labels, and is never a target nor held. */
+  readonly oneOff: boolean;
+  /** The sidecar's own project (or everything, with scope host): found by labels. Others are found by name alone. */
+  readonly inScope: boolean;
+  /** Of another project than the sidecar's own: an error in its labels passes it over and stops nobody's backup. */
+  readonly foreign: boolean;
+  /** All its labels, but for `sidehook.*` ones that equal the image's own. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** `sidehook.*` labels that equal the image's own: passed over, and named. */
+  readonly imageLabels: readonly string[];
+  readonly state: WorkloadState;
+  readonly health: 'none' | 'starting' | 'healthy' | 'unhealthy';
+  /** The engine's marks of this incarnation; compared for equality and age, never with our own clock. */
+  readonly startedAt: string;
+  readonly finishedAt: string;
+  readonly exitCode?: number;
+  /** How long its health check may take by its own settings: start period + (interval + timeout) * retries. */
+  readonly healthTermMs: number;
+  readonly dependsOn: readonly Dependency[];
+  /** Why it may never be held: it is the sidecar, a client, shares a namespace with one, or is made with --rm. */
+  readonly unholdable?: string;
+};
+
+/** Finds a workload again: the instance while it lives, the key after it was made anew. */
+export type WorkloadRef = {
+  /** Survives being made anew: `PROJECT/SERVICE/NUMBER` of compose, else the container's name. */
+  readonly key: WorkloadKey;
+  /** The engine's id of this one container. */
+  readonly instance: string;
+  /** What people call it. */
+  readonly name: string;
+};
+
+export type WorkloadKey = string & { readonly brand?: 'WorkloadKey' };
+
+export type WorkloadState = 'running' | 'paused' | 'restarting' | 'created' | 'exited';
+
+/** From compose's `com.docker.compose.depends_on`; a one-shot dependency does not order holds. */
+export type Dependency = {
+  readonly project: string;
+  readonly service: string;
+  readonly condition: 'service_started' | 'service_healthy' | 'service_completed_successfully';
+};
+
+/** Where a hook runs, as the operator wrote it. */
+export type Target =
+  | { readonly kind: 'host' }
+  | { readonly kind: 'container'; readonly name: string }
+  | { readonly kind: 'service'; readonly service: string; readonly project?: string }
+  | { readonly kind: 'label'; readonly label: string; readonly value: string }
+  /** The one container whose label the hook is. */
+  | { readonly kind: 'workload'; readonly key: WorkloadKey; readonly name: string };
+
+/** A target as its operator wrote it: `service:db`. */
+export function describeTarget(target: Target): string {
+  switch (target.kind) {
+    case 'host':
+      return 'host';
+    case 'container':
+      return `container:${target.name}`;
+    case 'service':
+      return `service:${target.project === undefined ? '' : `${target.project}/`}${target.service}`;
+    case 'label':
+      return `label:${target.label}=${target.value}`;
+    case 'workload':
+      return `container:${target.name}`;
+  }
+}

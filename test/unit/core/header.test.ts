@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { OperationalError } from '../../../src/core/errors.ts';
+import { parseHookFile } from '../../../src/core/header.ts';
+
+function parse(text: string, name = '10-hook') {
+  return parseHookFile({ name, path: `/hooks.d/${name}`, text, head: text }, { timeoutMs: 1000 });
+}
+
+describe('the header of a hook file', () => {
+  it('is not needed: TKLBAM’s hooks run on the host, at every state', () => {
+    const hook = parse('#!/bin/sh\nexit 0\n');
+    assert.deepEqual(hook.target, { kind: 'host' });
+    assert.deepEqual(
+      hook.actions.map(({ operation, state }) => `${operation}.${state}`),
+      ['backup.pre', 'backup.inspect', 'backup.post', 'restore.pre', 'restore.inspect', 'restore.post'],
+    );
+    assert.deepEqual(hook.actions[0]?.program, { kind: 'executable', path: '/hooks.d/10-hook' });
+  });
+
+  for (const sign of ['#', '##', '//', '--', ';']) {
+    it(`is read behind ${sign}`, () => {
+      assert.equal(parse(`#!/bin/sh\n${sign} sidehook: timeout=5s\n`).actions[0]?.settings.timeoutMs, 5000);
+    });
+  }
+
+  it('may stand on several lines, among the first twenty', () => {
+    const text = `#!/bin/sh\n# sidehook: target=service:db on=backup.pre while=held\n# sidehook: timeout=30m user=postgres on-error=continue retries=2\n`;
+    const { target, actions } = parse(text);
+    assert.deepEqual(target, { kind: 'service', service: 'db' });
+    assert.equal(actions.length, 1);
+    const { settings, program } = actions[0] ?? assert.fail();
+    assert.deepEqual(
+      [settings.while, settings.timeoutMs, settings.user, settings.onError, settings.retries],
+      ['held', 1_800_000, 'postgres', 'continue', 2],
+    );
+    assert.deepEqual(program, { kind: 'script', name: '10-hook', interpreter: ['/bin/sh'], text });
+    const late = `#!/bin/sh\n${'\n'.repeat(19)}# sidehook: nonsense\n`;
+    assert.deepEqual(parse(late).target, { kind: 'host' });
+  });
+
+  it('gives the interpreter one argument, as the kernel does', () => {
+    const { program } =
+      parse('#!/usr/bin/env -S python3 -u\n# sidehook: target=container:x\n').actions[0] ?? assert.fail();
+    assert.ok(program.kind === 'script');
+    assert.deepEqual(program.interpreter, ['/usr/bin/env', '-S python3 -u']);
+  });
+
+  it('reads every kind of target', () => {
+    const targetOf = (text: string) => parse(`#!/bin/sh\n# sidehook: target=${text}\n`).target;
+    assert.deepEqual(targetOf('host'), { kind: 'host' });
+    assert.deepEqual(targetOf('container:a.b-c_1'), { kind: 'container', name: 'a.b-c_1' });
+    assert.deepEqual(targetOf('service:shop/db'), { kind: 'service', project: 'shop', service: 'db' });
+    assert.deepEqual(targetOf('label:role=db=main'), { kind: 'label', label: 'role', value: 'db=main' });
+  });
+
+  const bad: readonly [header: string, message: RegExp][] = [
+    ['while=hold', /^hook 10-hook, line 2, while: expected running or held, got "hold"$/],
+    ['timeot=3s', /^hook 10-hook, line 2, timeot: no such key; known are target, on/],
+    ['timeout=3', /line 2, timeout: expected a duration/],
+    ['target=servce:db', /line 2, target: expected host, container:NAME/],
+    ['target=container:../x', /line 2, target: expected host/],
+    ['on=backup', /line 2, on: expected OPERATION.STATE/],
+    ['on=backup.captured', /captured is not supported/],
+    ['session=yes', /line 2, session: not supported/],
+    ['image=alpine', /line 2, image: not supported/],
+    ['target=pod:app=x', /pod targets are not supported/],
+    ['user=a;b', /line 2, user: expected a user/],
+    ['nonsense', /line 2: expected key=value, got "nonsense"/],
+    ['while=held while=running', /line 2, while: said twice/],
+  ];
+  for (const [header, message] of bad) {
+    it(`that is wrong is an error that names file, line and key: ${header}`, () => {
+      const text = `#!/bin/sh\n# sidehook: ${header}\n`;
+      assert.throws(
+        () => parse(text),
+        (error) => error instanceof OperationalError && error.code === 'configuration' && message.test(error.message),
+      );
+    });
+  }
+
+  it('refuses to send into a container what is no script', () => {
+    assert.throws(() => parse('# sidehook: target=container:x\n'), /its first line is no #! line/);
+    const file = { name: 'a', path: '/a', head: '#!/bin/sh\n# sidehook: target=container:x\n' };
+    assert.throws(() => parseHookFile(file, { timeoutMs: 1 }), /no text of at most 1 MiB/);
+  });
+});
