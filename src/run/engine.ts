@@ -1,0 +1,40 @@
+import { OperationalError } from '../core/errors.ts';
+import type { Tools } from './tools.ts';
+
+/** What a wait for the engine needs. */
+export type EngineEdges = {
+  readonly signal: AbortSignal;
+  /** Told each time the engine was found away; a client need not wait for its return. */
+  readonly onAway: (why: string) => void;
+};
+
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 15_000;
+
+/** Repeats the work, with growing pauses, for as long as the engine is away. Other errors are the caller's. */
+export async function whileEngineAway<T>(work: () => Promise<T>, tools: Tools, edges: EngineEdges): Promise<T> {
+  for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isEngineAway(error)) throw error;
+      tools.log.error('engine away: what is held is not forgotten, trying again', { why: error.message, delayMs });
+      edges.onAway(error.message);
+      await tools.clock.sleep(delayMs, edges.signal);
+    }
+  }
+}
+
+export function isEngineAway(error: unknown): error is OperationalError {
+  return error instanceof OperationalError && error.code === 'engine-unavailable';
+}
+
+/** A journal that cannot be written refuses a `pre`, and never a release: then it is said, and we go on. */
+export function writeOrLog(tools: Tools, write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    tools.log.error('journal not written, going on', { why: error.message });
+  }
+}

@@ -1,0 +1,83 @@
+import { ERRORS } from '../core/errors.ts';
+import type { Note, Sink } from '../core/ports.ts';
+import type { RunRecord } from '../core/record.ts';
+import { type Answer, exitCodeOf } from '../core/result.ts';
+import { describeResult, isFailure } from './hooks.ts';
+import { retryPending } from './pending.ts';
+import { edgesOf, type Shared } from './shared.ts';
+import { type EndedRun, type Unwound, unwind } from './unwind.ts';
+
+/**
+ * Unwinds a run and says what came of it; one that is being unwound is joined. Call it with the run's lock. The answer does not wait for an engine that stays
+ * away longer than a health check may take: the unwinding does, and ends in the background.
+ */
+export async function finish(run: EndedRun, shared: Shared, output: Sink): Promise<Answer> {
+  const { tools, ending, unwindings } = shared;
+  const away = Promise.withResolvers<Answer>();
+  let isAway = false;
+  const onAway = (why: string): void => {
+    if (isAway) return;
+    isAway = true;
+    const term = tools.clock.sleep(tools.settings.healthTimeoutMs, ending.signal);
+    term.then(
+      () => away.resolve(answerAway(run, why)),
+      () => undefined,
+    );
+  };
+  const unwound = unwindings.get(run.id) ?? begin(run, shared, output, onAway);
+  return Promise.race([unwound, away.promise]);
+}
+
+function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string) => void): Promise<Answer> {
+  const { tools, turn, unwindings } = shared;
+  const unwound = unwind(run, tools, edgesOf(shared, output, onAway))
+    .then((result) => {
+      tools.log.info('run closed', { run: run.id, outcome: run.outcome });
+      turn.beat();
+      retryPending(shared);
+      return answerOf(tools.journal.run(run.id) ?? run, result);
+    })
+    .finally(() => unwindings.delete(run.id));
+  unwindings.set(run.id, unwound);
+  shared.inBackground(unwound);
+  return unwound;
+}
+
+function answerAway({ id, operation }: RunRecord, why: string): Answer {
+  const exitCode = ERRORS['engine-unavailable'].exit;
+  const message = `${operation} post: ${why}; what is left to do is done when the engine is back`;
+  return { exitCode, runId: id, message, notes: [] };
+}
+
+/** Of several: the first reason for distrust, then the first hook's code, then what could not be released. */
+function answerOf(run: RunRecord, { hooks, releases, kept, notes }: Unwound): Answer {
+  const failing = hooks.filter(isFailure);
+  const stuck = releases.filter(({ status }) => status === 'unwell' || status === 'pending');
+  const problems: { readonly exitCode: number; readonly why: string }[] = [
+    ...run.distrust.map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),
+    ...failing.map((result) => ({ exitCode: exitCodeOf(result.outcome), why: describeResult(result) })),
+    ...stuck.map(({ hold, why }) => ({
+      exitCode: ERRORS['workload-failed'].exit,
+      why: `release of ${hold.name}: ${why}`,
+    })),
+  ];
+  if (kept.length > 0) {
+    const why = `the restore failed: ${kept.map(({ name }) => name).join(', ')} stay held until sidehook release`;
+    problems.push({ exitCode: ERRORS['workload-failed'].exit, why });
+  }
+  const [first, ...others] = problems;
+  const told: Note[] = [
+    ...notes,
+    ...hooks.filter((result) => !isFailure(result) && result.outcome.status !== 'succeeded').map(describeResult),
+    ...releases.flatMap(describeRelease),
+    ...others.map(({ why }) => why),
+  ];
+  if (first === undefined) return { exitCode: 0, runId: run.id, notes: told };
+  return { exitCode: first.exitCode, runId: run.id, message: `${run.operation} post: ${first.why}`, notes: told };
+}
+
+function describeRelease({ hold, status, why }: Unwound['releases'][number]): Note[] {
+  if (status === 'unwell' || status === 'pending') return []; // a problem, told as one
+  const note = `release of ${hold.name}: ${status}`;
+  return status === 'running' && why === undefined ? [] : [why === undefined ? note : `${note}: ${why}`];
+}

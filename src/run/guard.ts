@@ -1,0 +1,71 @@
+import { formatDuration } from '../core/duration.ts';
+import type { Lease } from '../core/ports.ts';
+import type { RunRecord } from '../core/record.ts';
+import { writeOrLog } from './engine.ts';
+import { finish } from './finish.ts';
+import { type Shared, toNobody } from './shared.ts';
+import { pendingOf } from './unwind.ts';
+
+/**
+ * Watches over an open run: its lease, and how long it may hold anything. When it is lost, the run is abandoned and
+ * unwound. Called again (a bare signal renews its lease), the terms begin anew.
+ */
+export function guard(run: RunRecord, lease: Lease | undefined, shared: Shared): void {
+  const { clock, settings } = shared.tools;
+  unguard(run.id, shared);
+  const stop = new AbortController();
+  shared.guards.set(run.id, { stop, lease });
+  const signal = AbortSignal.any([stop.signal, shared.stopping.signal]);
+
+  const terms = [leaseEnd(run, lease, shared, signal)];
+  const maxima = pendingOf(run.id, shared.tools).map(({ maxMs }) => maxMs ?? settings.holdMaxMs);
+  if (maxima.length > 0) {
+    const ms = Math.min(...maxima);
+    terms.push(clock.sleep(ms, signal).then(() => `it held for longer than ${formatDuration(ms)} (hold.max)`));
+  }
+  for (const term of terms) term.catch(() => undefined);
+  shared.inBackground(
+    Promise.race(terms).then(
+      (why) => abandon(run.id, why, shared),
+      (error) => {
+        if (!signal.aborted) throw error;
+      },
+    ),
+  );
+}
+
+/** Ends the watch: somebody ends the run. */
+export function unguard(runId: string, { guards }: Shared): void {
+  guards.get(runId)?.stop.abort();
+  guards.delete(runId);
+}
+
+async function leaseEnd(
+  run: RunRecord,
+  lease: Lease | undefined,
+  shared: Shared,
+  signal: AbortSignal,
+): Promise<string> {
+  if (run.lease === 'held') {
+    await lease?.lost(signal);
+    return 'its client is gone';
+  }
+  await shared.tools.clock.sleep(run.lease, signal);
+  return `no word from its client for ${formatDuration(run.lease)}`;
+}
+
+/** The client is dead, or hangs: its run is over, and its backup, if it made one, not to be trusted. */
+export function abandon(runId: string, why: string, shared: Shared): Promise<void> {
+  const { journal, log } = shared.tools;
+  return shared.runLock(runId, async () => {
+    const run = journal.run(runId);
+    if (run?.phase !== 'open') return;
+    shared.guards.get(runId)?.lease?.abandon?.(why); // one that only hangs, or restores, can still end its command
+    unguard(runId, shared);
+    log.error('run abandoned', { run: runId, job: run.job, why });
+    const distrust = [...run.distrust, `run ${runId} was abandoned: ${why}`];
+    const ended = { ...run, phase: 'post', outcome: 'abandoned', distrust } as const;
+    writeOrLog(shared.tools, () => journal.changeRun(runId, { phase: 'post', outcome: 'abandoned', distrust }));
+    await finish(ended, shared, toNobody);
+  });
+}

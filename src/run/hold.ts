@@ -1,0 +1,84 @@
+import { OperationalError } from '../core/errors.ts';
+import type { Hold } from '../core/hold.ts';
+import type { HoldSpec } from '../core/plan.ts';
+import type { Note } from '../core/ports.ts';
+import type { RunRecord } from '../core/record.ts';
+import type { Workload } from '../core/workload.ts';
+import { reversed, walkGraph } from './graph.ts';
+import type { Lock } from './lock.ts';
+import type { Tools } from './tools.ts';
+
+/** Ended by SIGKILL, after its time to stop had passed. */
+const EXIT_KILLED = 137;
+
+/**
+ * Makes all of them still: dependents before what they depend on, what is independent at the same time. Each hold is in
+ * the journal before the engine is asked. Returns what is odd but no failure.
+ * @throws OperationalError `workload-failed`, `engine-unavailable`: those that were begun are in the journal
+ */
+export async function holdAll(
+  specs: readonly HoldSpec[],
+  run: RunRecord,
+  tools: Tools,
+  lock: Lock,
+  signal: AbortSignal,
+): Promise<readonly Note[]> {
+  const notes: Note[] = [];
+  const byKey = new Map(specs.map((spec) => [spec.key, spec]));
+  const stopsAfter = reversed(new Map(specs.map(({ key, after }) => [key, after])));
+  await walkGraph(stopsAfter, async (key) => {
+    const spec = byKey.get(key);
+    if (spec === undefined) return;
+    signal.throwIfAborted();
+    const note = await lock(key, () => holdOne(spec, run, tools, signal));
+    if (note !== undefined) notes.push(note);
+  });
+  return notes;
+}
+
+async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: AbortSignal): Promise<Note | undefined> {
+  const { driver, journal, clock } = tools;
+  const log = tools.log.child({ run: run.id, workload: spec.name });
+  const known = journal.holds().find(({ key }) => key === spec.key);
+  if (known !== undefined) {
+    if (known.kind !== spec.kind) throw failed(spec, `it is held by ${known.kind} for another run`);
+    journal.joinHold(spec.key, run.id);
+    log.info('held already: shared', { with: known.runs });
+    if (known.status === 'held') return undefined;
+  } else {
+    const found = await driver.inspect(spec, signal);
+    if (found === undefined) throw failed(spec, 'it no longer exists');
+    if (found.state !== 'running' && found.state !== 'restarting')
+      return `hold of ${spec.name}: found ${found.state}, left so`;
+    journal.addHold(makeHold(spec, found, clock.now()), run.id); // first the promise, then the deed
+  }
+
+  const began = clock.monotonicMs();
+  await driver.hold(spec, spec.kind, spec.stopTimeoutMs, signal);
+  const still = await driver.inspect(spec, signal);
+  if (still === undefined) throw failed(spec, 'it was removed meanwhile');
+  if (still.state !== (spec.kind === 'pause' ? 'paused' : 'exited')) throw failed(spec, `it is ${still.state} again`);
+  journal.changeHold(spec.key, { status: 'held', finishedAt: still.finishedAt });
+  log.info(`held: ${spec.kind}`, { ms: Math.round(clock.monotonicMs() - began), exitCode: still.exitCode });
+
+  if (spec.kind === 'pause' || still.exitCode !== EXIT_KILLED) return undefined;
+  const note = `hold of ${spec.name}: it did not stop in its time and was killed (exit 137): its data may be unclean`;
+  if (tools.settings.unclean === 'abort') throw new OperationalError('workload-failed', note);
+  return note;
+}
+
+function makeHold(spec: HoldSpec, found: Workload, heldAt: string): Hold {
+  const { key, name, kind, after, healthTermMs, stopTimeoutMs, maxMs } = spec;
+  const { instance, startedAt, health } = found;
+  return {
+    ...{ key, instance, name, kind, after, healthTermMs, startedAt, heldAt },
+    ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
+    ...(maxMs === undefined ? {} : { maxMs }),
+    awaitHealth: health === 'healthy',
+    status: 'asked',
+  };
+}
+
+function failed({ kind, name }: HoldSpec, why: string): OperationalError {
+  return new OperationalError('workload-failed', `${kind} ${name}: ${why}`);
+}

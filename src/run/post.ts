@@ -1,0 +1,93 @@
+import { ERRORS } from '../core/errors.ts';
+import type { Delivery } from '../core/ports.ts';
+import type { RunRecord } from '../core/record.ts';
+import type { Request } from '../core/request.ts';
+import { type Answer, exitCodeOf } from '../core/result.ts';
+import { writeOrLog } from './engine.ts';
+import { finish } from './finish.ts';
+import { guard, unguard } from './guard.ts';
+import { describeResult, isFailure, runUntilFailure } from './hooks.ts';
+import type { Shared } from './shared.ts';
+import type { EndedRun } from './unwind.ts';
+import { findLostHolds } from './watch.ts';
+
+/** Answers a `post`: never refused; one whose run is over already is told so (65). */
+export async function answerPost({ request, output }: Delivery, shared: Shared): Promise<Answer> {
+  return withRun(request, shared, async (run) => {
+    unguard(run.id, shared);
+    if (run.phase === 'post' && run.outcome !== undefined) return finish(run as EndedRun, shared, output); // cut off before
+    await findLostHolds(shared, 'tell'); // the engine's word of it may still be under way
+    const { distrust } = shared.tools.journal.run(run.id) ?? run;
+    const ended: EndedRun = { ...run, distrust, phase: 'post', outcome: request.outcome, ...statusOf(request) };
+    const { outcome, status } = ended;
+    const change = { phase: 'post', outcome, ...(status === undefined ? {} : { status }) } as const;
+    writeOrLog(shared.tools, () => shared.tools.journal.changeRun(run.id, change));
+    return finish(ended, shared, output);
+  });
+}
+
+/** Answers `inspect`: the run's hooks for it, in order; the first failure is the answer. */
+export async function answerInspect(delivery: Delivery, shared: Shared): Promise<Answer> {
+  const { tools, stopping } = shared;
+  const { request, output, sender } = delivery;
+  return withRun(request, shared, async (run) => {
+    if (run.phase !== 'open') return answerOver(run, request);
+    const watching = new AbortController();
+    const gone = new AbortController();
+    sender.lost(watching.signal).then(
+      () => gone.abort(new Error('its client is gone')),
+      () => undefined,
+    );
+    const signal = AbortSignal.any([gone.signal, stopping.signal]);
+    const steps = tools.journal.steps(run.id).filter(({ call }) => call.state === 'inspect');
+    const results = await runUntilFailure(steps, run, tools, { output, signal }).finally(() => watching.abort());
+    if (run.lease !== 'held') guard(run, undefined, shared); // a word from its client
+    const failing = results.find(isFailure);
+    if (failing === undefined) return { exitCode: 0, runId: run.id, notes: [] };
+    const message = `${run.operation} inspect: ${describeResult(failing)}`;
+    return { exitCode: exitCodeOf(failing.outcome), runId: run.id, message, notes: [] };
+  });
+}
+
+/** Answers the report that the client's command is about to start: from here on a restore may have written (5.3). */
+export async function answerStarted({ request }: Delivery, shared: Shared): Promise<Answer> {
+  return withRun(request, shared, async (run) => {
+    if (run.phase !== 'open') return answerOver(run, request);
+    shared.tools.journal.changeRun(run.id, { commandStarted: true });
+    return { exitCode: 0, runId: run.id, notes: [] };
+  });
+}
+
+/** Finds the run that a request is about, waits for what is being done with it, and hands it over as it is then. */
+async function withRun(request: Request, shared: Shared, work: (run: RunRecord) => Promise<Answer>): Promise<Answer> {
+  const { journal } = shared.tools;
+  const found = findRun(request, journal.runs('live'), journal.run(request.runId ?? ''));
+  if (found === undefined) return answerNone(request);
+  return shared.runLock(found.id, async () => {
+    const run = journal.run(found.id) ?? found;
+    if (run.operation !== request.operation) return answerNone(request);
+    return run.phase === 'open' || run.phase === 'post' ? work(run) : answerOver(run, request);
+  });
+}
+
+/** By its id where the request names one, which no other client's can be; else the job's open run. */
+function findRun(request: Request, live: readonly RunRecord[], named: RunRecord | undefined): RunRecord | undefined {
+  if (request.runId !== undefined) return named?.client === request.client ? named : undefined;
+  return live.find(({ client, job, phase }) => client === request.client && job === request.job && phase !== 'kept');
+}
+
+function answerNone({ operation, state, job, runId }: Request): Answer {
+  const which = runId === undefined ? `job ${job} has no run open` : `run ${runId} is not known here`;
+  const message = `${operation} ${state}: ${which}: without a pre that succeeded, nothing was held and no hook ran`;
+  return { exitCode: ERRORS['not-trusted'].exit, message, notes: [] };
+}
+
+function answerOver(run: RunRecord, { operation, state }: Request): Answer {
+  const why = run.distrust.length > 0 ? run.distrust.join('; ') : `it ended as ${run.outcome}`;
+  const message = `${operation} ${state}: run ${run.id} is over: ${why}`;
+  return { exitCode: ERRORS['not-trusted'].exit, runId: run.id, message, notes: [] };
+}
+
+function statusOf({ status }: Request): { readonly status?: number } {
+  return status === undefined ? {} : { status };
+}

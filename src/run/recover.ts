@@ -1,0 +1,98 @@
+import { OperationalError } from '../core/errors.ts';
+import type { Intake } from '../core/ports.ts';
+import type { RunRecord } from '../core/record.ts';
+import { EXIT_SKIP, type RunOutcome } from '../core/result.ts';
+import { conduct } from './conduct.ts';
+import { finish } from './finish.ts';
+import { abandon, guard } from './guard.ts';
+import { markOf } from './hooks.ts';
+import { releaseOrphans, retryPending } from './pending.ts';
+import { type Shared, toNobody } from './shared.ts';
+import type { EndedRun } from './unwind.ts';
+import { remindOfKept } from './watch.ts';
+
+/** How long one attempt at ending what a dead sidecar left running may take. */
+const LEFTOVERS_MS = 30_000;
+
+/**
+ * Goes on from what the journal says, before the first new request is taken: surviving hooks are ended, an interrupted
+ * `pre` is unwound, an interrupted `post` goes on, an open run is watched again, holds whose run is closed are released.
+ * Resolves after one attempt each; what an absent engine delays goes on behind it.
+ */
+export async function recover(intakes: readonly Intake[], shared: Shared): Promise<void> {
+  const { journal, log } = shared.tools;
+  const runs = journal.runs('live').toReversed();
+  const unanswered = journal.unanswered();
+  if (runs.length > 0) log.warn('recovering', { runs: runs.map(({ id, phase }) => `${id} (${phase})`) });
+  await Promise.all(runs.map((run) => endLeftovers(run, shared)));
+
+  const work: Promise<unknown>[] = [];
+  for (const run of runs) {
+    if (run.phase === 'pre') work.push(unwindPre(run, intakes, shared));
+    else if (run.phase === 'open') work.push(watchAgain(run, intakes, shared));
+    else if (run.phase === 'kept') remindOfKept(run, shared);
+    else if (!unanswered.some(({ request }) => isItsPost(request, run))) work.push(goOn(run, shared));
+  }
+  work.push(releaseOrphans(shared).then(() => retryPending(shared)));
+  for (const one of work) shared.inBackground(one);
+  await Promise.race([Promise.all(work), shared.tools.clock.sleep(LEFTOVERS_MS, shared.ending.signal)]);
+
+  for (const { request, leaseRef } of unanswered) {
+    const delivery = reopen(intakes, request, leaseRef);
+    if (delivery !== undefined) shared.inBackground(conduct(delivery, shared));
+  }
+}
+
+function isItsPost(request: { state: string; runId?: string; job: string }, run: RunRecord): boolean {
+  return request.state === 'post' && (request.runId ?? run.id) === run.id && request.job === run.job;
+}
+
+async function unwindPre(run: RunRecord, intakes: readonly Intake[], shared: Shared): Promise<void> {
+  const { journal } = shared.tools;
+  const ended = endAs(run, 'aborted', shared);
+  const undone = await shared.runLock(run.id, () => finish(ended, shared, toNobody));
+  const message = `${run.operation} pre: cut short by the sidecar's end, and undone; try again`;
+  const notes = undone.message === undefined ? undone.notes : [...undone.notes, `while undoing: ${undone.message}`];
+  const answer = { exitCode: EXIT_SKIP, runId: run.id, message, notes };
+  const request = journal.unanswered().find(({ request: { id } }) => id === run.requestId);
+  if (request === undefined) return;
+  journal.answered(run.requestId, answer);
+  await reopen(intakes, request.request, request.leaseRef)?.answer(answer);
+}
+
+async function goOn(run: RunRecord, shared: Shared): Promise<void> {
+  const ended = run.outcome === undefined ? endAs(run, 'abandoned', shared) : (run as EndedRun);
+  await shared.runLock(run.id, () => finish(ended, shared, toNobody));
+}
+
+async function watchAgain(run: RunRecord, intakes: readonly Intake[], shared: Shared): Promise<void> {
+  const lease = intakes.map((intake) => intake.lease(run.leaseRef)).find((one) => one !== undefined);
+  if (run.lease === 'held' && lease === undefined) return abandon(run.id, 'its lease could not be found again', shared);
+  guard(run, lease, shared);
+}
+
+function endAs(run: RunRecord, outcome: RunOutcome, { tools }: Shared): EndedRun {
+  tools.journal.changeRun(run.id, { phase: 'post', outcome });
+  return { ...run, phase: 'post', outcome };
+}
+
+function reopen(intakes: readonly Intake[], ...[request, leaseRef]: Parameters<Intake['reopen']>) {
+  return intakes.map((intake) => intake.reopen(request, leaseRef)).find((delivery) => delivery !== undefined);
+}
+
+/** Nothing that a dead sidecar started goes on beside what is done now. */
+async function endLeftovers(run: RunRecord, shared: Shared): Promise<void> {
+  const { host, driver, journal, clock, log } = shared.tools;
+  const signal = AbortSignal.any([shared.ending.signal, clock.deadline(LEFTOVERS_MS)]);
+  // Of steps that had not ended alone: a daemon that a finished hook has started still carries that one's mark.
+  const inHand = journal.steps(run.id).filter(({ status }) => status === 'started');
+  const tries = inHand.map(({ id, call: { place } }) => {
+    const mark = markOf(run.id, id);
+    return place.kind === 'host' ? host.endLeftovers(mark, signal) : driver.endLeftovers(place, mark, signal);
+  });
+  for (const result of await Promise.allSettled(tries)) {
+    if (result.status === 'fulfilled') continue;
+    if (!(signal.aborted || result.reason instanceof OperationalError)) throw result.reason;
+    log.error('leftovers of a dead sidecar not ended', { run: run.id, why: String(result.reason) });
+  }
+}

@@ -1,0 +1,173 @@
+import { OperationalError } from '../core/errors.ts';
+import type { HoldRecord } from '../core/record.ts';
+import type { Workload } from '../core/workload.ts';
+import { type EngineEdges, whileEngineAway, writeOrLog } from './engine.ts';
+import { walkGraph } from './graph.ts';
+import type { Lock } from './lock.ts';
+import type { Pulse } from './pulse.ts';
+import type { Tools } from './tools.ts';
+
+/** How one release ended. `pending`: not yet, and it is tried again; nothing is forgotten. */
+export type ReleaseResult = {
+  readonly hold: HoldRecord;
+  readonly status: 'running' | 'unwell' | 'gone' | 'left' | 'shared' | 'pending';
+  readonly why?: string;
+};
+
+/** What release needs beside the tools. */
+export type ReleaseEdges = EngineEdges & {
+  readonly lock: Lock;
+  /** Lets only so many starts be under way at once: more gain nothing (docs/performance.md). */
+  readonly turnstile: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly pulse: Pulse;
+  /** Aborts when there is no time left for health checks. */
+  readonly haste: AbortSignal;
+};
+
+/**
+ * Lets go of what a run holds: dependencies first, each waited for until healthy, what is independent side by side. Each
+ * gets its turn whatever becomes of the others. Rejects only with the signal's reason.
+ */
+export async function releaseAll(
+  holds: readonly HoldRecord[],
+  runId: string,
+  tools: Tools,
+  edges: ReleaseEdges,
+): Promise<readonly ReleaseResult[]> {
+  const byKey = new Map(holds.map((hold) => [hold.key, hold]));
+  const results = new Map<string, ReleaseResult>();
+  await walkGraph(new Map(holds.map(({ key, after }) => [key, after])), async (key) => {
+    const hold = byKey.get(key);
+    if (hold !== undefined) results.set(key, await edges.lock(key, () => letGo(hold, runId, tools, edges)));
+  });
+  for (const result of results.values()) {
+    const late = await exitedSince(result, tools, edges);
+    if (late !== undefined) results.set(result.hold.key, late);
+  }
+  return [...results.values()];
+}
+
+async function letGo(hold: HoldRecord, runId: string, tools: Tools, edges: ReleaseEdges): Promise<ReleaseResult> {
+  const { journal, clock } = tools;
+  const log = tools.log.child({ run: runId, workload: hold.name });
+  const pending = journal.holds().find(({ key }) => key === hold.key);
+  if (pending === undefined) return { hold, status: 'running', why: 'released already' };
+  const others = pending.runs.filter((id) => id !== runId && isUsing(journal.run(id)?.phase));
+  if (others.length > 0) {
+    writeOrLog(tools, () => journal.leaveHold(hold.key, runId));
+    log.info('not released yet: shared', { with: others });
+    return { hold, status: 'shared', why: `still held for run ${others.join(', ')}` };
+  }
+
+  writeOrLog(tools, () => journal.changeHold(hold.key, { status: 'releasing' }));
+  try {
+    const result = await bringUp(pending, tools, edges);
+    writeOrLog(tools, () => journal.changeHold(hold.key, { status: 'released', releasedAt: clock.now() }));
+    log[result.status === 'unwell' ? 'error' : 'info'](`released: ${result.status}`, { why: result.why });
+    return result;
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    writeOrLog(tools, () => journal.changeHold(hold.key, { trouble: error.message }));
+    log.error('not released: tried again until it is', { why: error.message });
+    return { hold, status: 'pending', why: error.message };
+  }
+}
+
+/** A run that is being unwound, too, lets go for itself; a kept one only when told. */
+function isUsing(phase: string | undefined): boolean {
+  return phase === 'pre' || phase === 'open' || phase === 'kept';
+}
+
+const ATTEMPTS = 3;
+
+async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Promise<ReleaseResult> {
+  const { driver } = tools;
+  const { signal } = edges;
+  const ask = <T>(work: () => Promise<T>): Promise<T> => whileEngineAway(work, tools, edges);
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+    const found = await ask(() => driver.inspect(hold, signal));
+    if (found === undefined) return { hold, status: 'gone', why: 'it no longer exists' };
+    const next = nextFor(hold, found);
+    if (next === 'up') return awaitHealth(hold, found, tools, edges);
+    if (next !== 'start' && next !== 'hold-then-start') return { hold, status: 'left', why: next.why };
+    // A stop once asked cannot be taken back: the engine goes on with it after its caller died. So await it first.
+    if (next === 'hold-then-start') await ask(() => driver.hold(found, hold.kind, hold.stopTimeoutMs, signal));
+    await ask(() => edges.turnstile(() => driver.release(found, hold.kind, signal)));
+    const risen = await ask(() => driver.inspect(found, signal));
+    if (risen === undefined) return { hold, status: 'gone', why: 'it was removed while it started' };
+    if (isRisen(hold, found, risen)) return awaitHealth(hold, risen, tools, edges);
+  }
+  throw new OperationalError('workload-failed', `start ${hold.name}: still not a new start after ${ATTEMPTS} attempts`);
+}
+
+/** What has to be done with a workload, as it is found, to have it run as it did. */
+function nextFor(hold: HoldRecord, found: Workload): 'up' | 'start' | 'hold-then-start' | { readonly why: string } {
+  if (found.instance !== hold.instance) {
+    if (found.state === 'created') return 'start';
+    return found.state === 'exited' ? { why: 'it was made anew meanwhile, and stopped by someone' } : 'up';
+  }
+  const isSameStart = found.startedAt === hold.startedAt;
+  switch (found.state) {
+    case 'paused':
+      return hold.kind === 'pause' ? 'start' : { why: 'it was paused by someone meanwhile' };
+    case 'running':
+    case 'restarting':
+      if (!isSameStart || (hold.kind === 'pause' && hold.finishedAt !== undefined)) return 'up';
+      return 'hold-then-start'; // we asked, and never learnt what became of it
+    case 'created':
+    case 'exited':
+      // An unknown mark is that of a crash in the middle of our stop, and counts as ours.
+      if (hold.finishedAt === undefined || hold.finishedAt === found.finishedAt) return 'start';
+      return { why: 'it was started, and stopped again, by someone meanwhile' };
+  }
+}
+
+/** A stop counts as released only when a newer incarnation runs, or has run. */
+function isRisen(hold: HoldRecord, before: Workload, now: Workload): boolean {
+  if (hold.kind === 'pause') return now.state !== 'paused';
+  return now.startedAt !== before.startedAt;
+}
+
+async function awaitHealth(
+  hold: HoldRecord,
+  found: Workload,
+  tools: Tools,
+  edges: ReleaseEdges,
+): Promise<ReleaseResult> {
+  const termMs = Math.max(tools.settings.healthTimeoutMs, hold.healthTermMs);
+  const until = tools.clock.monotonicMs() + termMs;
+  let now: Workload | undefined = found;
+  for (;;) {
+    if (now === undefined) return { hold, status: 'gone', why: 'it was removed while it started' };
+    if (now.state === 'exited') return unwell(hold, `it started, and exited at once (${now.exitCode ?? 'no code'})`);
+    if (!hold.awaitHealth || now.health === 'healthy' || now.health === 'none') return { hold, status: 'running' };
+    if (edges.haste.aborted) return { hold, status: 'running', why: 'its health was not waited for' };
+    const leftMs = until - tools.clock.monotonicMs();
+    if (leftMs <= 0) return unwell(hold, `it runs, but is ${now.health} after ${Math.round(termMs / 1000)}s`);
+
+    const woken = new AbortController();
+    const signal = AbortSignal.any([edges.signal, edges.haste, woken.signal]);
+    const tick = tools.clock.sleep(Math.min(leftMs, 1000), signal);
+    await Promise.race([edges.pulse.next(signal), tick]).catch(() => undefined);
+    woken.abort();
+    await tick.catch(() => undefined);
+    edges.signal.throwIfAborted();
+    now = await whileEngineAway(() => tools.driver.inspect(found, edges.signal), tools, edges);
+  }
+}
+
+/** What started and fell over while the others were brought up is no success. */
+async function exitedSince(
+  result: ReleaseResult,
+  tools: Tools,
+  edges: ReleaseEdges,
+): Promise<ReleaseResult | undefined> {
+  if (result.status !== 'running' || edges.haste.aborted) return undefined;
+  const now = await whileEngineAway(() => tools.driver.inspect(result.hold, edges.signal), tools, edges);
+  if (now?.state !== 'exited' && now?.state !== 'restarting') return undefined;
+  return unwell(result.hold, `it started, and is ${now.state} since (${now.exitCode ?? 'no code'})`);
+}
+
+function unwell(hold: HoldRecord, why: string): ReleaseResult {
+  return { hold, status: 'unwell', why };
+}

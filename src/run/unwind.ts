@@ -1,0 +1,95 @@
+import type { Note, Sink } from '../core/ports.ts';
+import type { HoldRecord, RunRecord, StepRecord } from '../core/record.ts';
+import type { Outcome, RunOutcome } from '../core/result.ts';
+import { makeUnwinding } from '../core/unwinding.ts';
+import { whileEngineAway, writeOrLog } from './engine.ts';
+import { runCall, type StepResult } from './hooks.ts';
+import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
+import type { Tools } from './tools.ts';
+
+/** What came of unwinding a run. */
+export type Unwound = {
+  /** In the order in which they ran, those of an earlier, interrupted attempt first. */
+  readonly hooks: readonly StepResult[];
+  readonly releases: readonly ReleaseResult[];
+  /** 5.3: it stays held. */
+  readonly kept: readonly HoldRecord[];
+  readonly notes: readonly Note[];
+};
+
+export type UnwindEdges = ReleaseEdges & { readonly output: Sink };
+
+/** A run whose outcome is in the journal: nothing but the journal is needed to end it. */
+export type EndedRun = RunRecord & { readonly outcome: RunOutcome };
+
+/**
+ * The one way a run ends: `post`, a failed `pre`, a lost lease, shutdown and crash recovery alike. Never stops early:
+ * every hook gets its turn, every hold its release. Rejects only with the signal's reason; then the next start goes on.
+ */
+export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): Promise<Unwound> {
+  const { journal, clock, settings } = tools;
+  const plan = makeUnwinding(run, journal.steps(run.id), settings.failedRestore);
+  const earlier = journal.steps(run.id).filter(({ call, status }) => call.state === 'post' && status === 'ended');
+  const hooks: StepResult[] = earlier.flatMap((step) => (step.outcome ? [{ step, outcome: step.outcome }] : []));
+
+  for (const step of plan.held) hooks.push(await runOwed(step, run, tools, edges));
+  const releases = plan.keep ? [] : await releaseAll(holdsToRelease(run, tools), run.id, tools, edges);
+  for (const step of plan.running) hooks.push(await runOwed(step, run, tools, edges));
+
+  const kept = plan.keep ? pendingOf(run.id, tools) : [];
+  if (kept.length > 0)
+    tools.log.error('a restore failed: what it held stays held, until sidehook release', {
+      run: run.id,
+      held: kept.map(({ name }) => name),
+    });
+  writeOrLog(tools, () =>
+    journal.changeRun(run.id, { phase: kept.length > 0 ? 'kept' : 'closed', closedAt: clock.now() }),
+  );
+  return { hooks, releases, kept, notes: plan.notes };
+}
+
+/** Its own; and after a restore that succeeded, what failed ones of the same job kept. */
+function holdsToRelease(run: EndedRun, tools: Tools): HoldRecord[] {
+  const holds = new Map(pendingOf(run.id, tools).map((hold) => [hold.key, hold]));
+  if (run.operation !== 'restore' || run.outcome !== 'success') return [...holds.values()];
+  for (const kept of tools.journal.runs('live').filter(({ phase, job }) => phase === 'kept' && job === run.job)) {
+    for (const hold of pendingOf(kept.id, tools)) holds.set(hold.key, hold);
+    writeOrLog(tools, () => tools.journal.changeRun(kept.id, { phase: 'closed' }));
+  }
+  return [...holds.values()];
+}
+
+/** What a run still holds. */
+export function pendingOf(runId: string, { journal }: Tools): readonly HoldRecord[] {
+  return journal.holdsOf(runId).filter(({ status }) => status !== 'released');
+}
+
+async function runOwed(step: StepRecord, run: EndedRun, tools: Tools, edges: UnwindEdges): Promise<StepResult> {
+  writeOrLog(tools, () => tools.journal.stepStarted(run.id, step.id));
+  let outcome = await runInPlace(step, run, tools, edges);
+  for (let tries = 0; isAway(outcome); tries += 1) {
+    edges.onAway(outcome.why);
+    await tools.clock.sleep(Math.min(250 * 2 ** tries, 15_000), edges.signal);
+    outcome = await runInPlace(step, run, tools, edges);
+  }
+  edges.signal.throwIfAborted(); // cut short, not ended: the next start repeats it
+  writeOrLog(tools, () => tools.journal.stepEnded(run.id, step.id, outcome));
+  return { step, outcome };
+}
+
+async function runInPlace(step: StepRecord, run: EndedRun, tools: Tools, edges: UnwindEdges): Promise<Outcome> {
+  const { place } = step.call;
+  if (place.kind === 'host') {
+    const outcome = await runCall(step, run, tools, edges);
+    if (outcome.status !== 'broken' || ![126, 127].includes(outcome.exitCode)) return outcome;
+    return { status: 'broken', exitCode: 78, why: `${outcome.why}; it has changed since it was planned` };
+  }
+  const now = await whileEngineAway(() => tools.driver.inspect({ ...place }, edges.signal), tools, edges);
+  if (now === undefined) return { status: 'broken', exitCode: 126, why: `container ${place.name} no longer exists` };
+  const here = { ...place, instance: now.instance, name: now.name };
+  return runCall({ ...step, call: { ...step.call, place: here } }, run, tools, edges);
+}
+
+function isAway(outcome: Outcome): outcome is Outcome & { status: 'broken' } {
+  return outcome.status === 'broken' && outcome.exitCode === 69;
+}

@@ -1,0 +1,84 @@
+import { OperationalError } from '../core/errors.ts';
+import type { HoldRecord, RunRecord } from '../core/record.ts';
+import type { Workload } from '../core/workload.ts';
+import { isEngineAway, writeOrLog } from './engine.ts';
+import type { Shared } from './shared.ts';
+import { pendingOf } from './unwind.ts';
+
+/** Wakes all that wait for the engine whenever it says that something changed, and looks after what is held. */
+export async function watchEngine(shared: Shared): Promise<void> {
+  const signal = AbortSignal.any([shared.ending.signal]);
+  try {
+    for await (const _ of shared.tools.driver.changes(signal)) {
+      shared.engine.beat();
+      await findLostHolds(shared, 'hold-again');
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+/**
+ * A held workload that runs again is a lost hold: told at once, and to the client as 65. In a restore it is stopped
+ * again, unless it is about to be released anyway (`tell`).
+ */
+export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
+  const { tools, workloadLock } = shared;
+  for (const { key } of tools.journal.holds().filter(({ status }) => status === 'held')) {
+    await workloadLock(key, async () => {
+      const hold = tools.journal.holds().find((one) => one.key === key);
+      if (hold?.status !== 'held') return;
+      await checkHold(hold, shared, then).catch((error) => {
+        if (!(error instanceof OperationalError)) throw error;
+        const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
+        tools.log[level]('hold not checked', { workload: hold.name, why: error.message });
+      });
+    });
+  }
+}
+
+async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hold-again' | 'tell'): Promise<void> {
+  const { driver, journal, log } = tools;
+  const found = await driver.inspect(hold, ending.signal);
+  if (found === undefined || !isLost(hold, found)) return;
+  const why = `${hold.name} was held and runs again (started ${found.startedAt})`;
+  const runs = hold.runs
+    .flatMap((id) => journal.run(id) ?? [])
+    .filter(({ phase }) => phase === 'open' || phase === 'kept');
+  for (const run of runs.filter(({ distrust }) => !distrust.includes(why))) {
+    log.error('hold lost', { run: run.id, workload: hold.name, why });
+    writeOrLog(tools, () => journal.changeRun(run.id, { distrust: [...run.distrust, why] }));
+  }
+  if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
+  const { instance, name, startedAt } = found;
+  journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
+  await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);
+  const still = await driver.inspect(found, ending.signal);
+  journal.changeHold(hold.key, { status: 'held', finishedAt: still?.finishedAt });
+  log.warn('held again, for a restore', { workload: name });
+}
+
+function isLost(hold: HoldRecord, found: Workload): boolean {
+  if (found.state === 'paused') return hold.kind === 'stop' && found.instance === hold.instance;
+  if (found.state === 'running' || found.state === 'restarting') return true;
+  return found.instance === hold.instance && found.startedAt !== hold.startedAt;
+}
+
+const REMINDER_MS = 60_000;
+
+/** Says each minute that a failed restore still holds something, for as long as it does. */
+export function remindOfKept(run: RunRecord, shared: Shared): void {
+  const { tools, stopping } = shared;
+  const remind = async (): Promise<void> => {
+    while (tools.journal.run(run.id)?.phase === 'kept') {
+      const held = pendingOf(run.id, tools).map(({ name }) => name);
+      tools.log.error('a restore failed: still held, until sidehook release', { run: run.id, held });
+      await tools.clock.sleep(REMINDER_MS, stopping.signal);
+    }
+  };
+  shared.inBackground(
+    remind().catch((error) => {
+      if (!stopping.signal.aborted) throw error;
+    }),
+  );
+}
