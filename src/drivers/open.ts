@@ -1,0 +1,49 @@
+import { statSync } from 'node:fs';
+import { OperationalError } from '../core/errors.ts';
+import type { Driver, Log } from '../core/ports.ts';
+import { openNone } from './none.ts';
+
+/** What a driver is chosen and opened by. */
+export type DriverOptions = {
+  readonly engine: 'auto' | 'docker' | 'none';
+  readonly scope: 'project' | 'host' | readonly string[];
+  /** What clients share with us, and what they must not: a container that mounts the first is a client. */
+  readonly runDir: string;
+  readonly stateDir: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly log: Log;
+};
+
+/**
+ * Opens the driver of the engine that is named, or found: by DOCKER_HOST, or at the usual sockets. Drivers are imported
+ * only here, and only the one that is chosen.
+ * @throws OperationalError `configuration`: no engine is found, and none was not said
+ */
+export async function openDriver(options: DriverOptions): Promise<Driver & AsyncDisposable> {
+  const { engine, env } = options;
+  if (engine === 'none') return { ...openNone(), [Symbol.asyncDispose]: () => Promise.resolve() };
+  const host = env.DOCKER_HOST || usualSocket(env);
+  if (host === undefined) {
+    if (env.KUBERNETES_SERVICE_HOST !== undefined) {
+      throw new OperationalError(
+        'configuration',
+        'engine: Kubernetes is not supported yet; say engine: none for host hooks alone',
+      );
+    }
+    const why = `no engine found at DOCKER_HOST, ${socketsOf(env).join(', ')}: mount its socket, or say engine: none`;
+    throw new OperationalError('configuration', `engine ${engine}: ${why}`);
+  }
+  const { openDocker } = await import('./docker.ts');
+  const certDir = env.DOCKER_CERT_PATH;
+  return openDocker({ ...options, host, ...(certDir ? { certDir } : {}) });
+}
+
+function usualSocket(env: DriverOptions['env']): string | undefined {
+  const path = socketsOf(env).find((candidate) => statSync(candidate, { throwIfNoEntry: false })?.isSocket());
+  return path === undefined ? undefined : `unix://${path}`;
+}
+
+function socketsOf({ XDG_RUNTIME_DIR: own }: DriverOptions['env']): string[] {
+  const rootless = own === undefined ? [] : [`${own}/docker.sock`, `${own}/podman/podman.sock`];
+  return ['/var/run/docker.sock', '/run/podman/podman.sock', ...rootless];
+}

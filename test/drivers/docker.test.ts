@@ -1,0 +1,4 @@
+import { driverContract } from './contract.ts';
+import { openDockerBench } from './docker-bench.ts';
+
+driverContract('docker', openDockerBench);
