@@ -1,10 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import { type Claimed, conflictOf } from './core/claims.ts';
+import { type Claimed, refuseBusy } from './core/claims.ts';
 import { OperationalError } from './core/errors.ts';
 import type { Hold } from './core/hold.ts';
-import type { Claim } from './core/plan.ts';
 import type { Journal } from './core/ports.ts';
 import type { HoldRecord, RunRecord, StepRecord } from './core/record.ts';
 import type { Request } from './core/request.ts';
@@ -200,37 +199,6 @@ function makeStatements(database: DatabaseSync, path: string) {
       }
     },
   };
-}
-
-function refuseBusy(
-  run: RunRecord,
-  claims: readonly Claim[],
-  open: readonly RunRecord[],
-  others: readonly Claimed[],
-  holds: readonly HoldRecord[],
-): void {
-  const same = open.find(({ job }) => job === run.job);
-  if (same !== undefined) {
-    const { id, operation, phase } = same;
-    throw new OperationalError('busy', `not now: job ${run.job} has run ${id} open (${operation}, ${phase})`);
-  }
-  const conflict = conflictOf(claims, run, others);
-  if (conflict !== undefined) {
-    const { name, job, runId, operation, kept } = conflict;
-    const hint = kept ? ', which failed and keeps what it held: sidehook release ends that' : '';
-    throw new OperationalError(
-      'busy',
-      `not now: ${name} is in use by run ${runId} (${operation} of job ${job})${hint}`,
-    );
-  }
-  // Whoever wants one that is on its way up waits, and then holds anew.
-  const rising = holds.find(({ key, status, runs }) => {
-    const isOrphan = !runs.some((id) => others.some(({ runId }) => runId === id));
-    return (status === 'releasing' || isOrphan) && claims.some((claim) => claim.key === key);
-  });
-  if (rising === undefined) return;
-  const why = rising.trouble === undefined ? '' : `: ${rising.trouble}`;
-  throw new OperationalError('busy', `not now: ${rising.name} is being released${why}`);
 }
 
 function forgetOld(write: (sql: string, ...values: SQLInputValue[]) => void): void {

@@ -132,7 +132,9 @@ const START = `docker run --detach --quiet ${BUSYBOX} sleep 1000 >/dev/null && e
 /** What is left of an engine: processes that name its folder, its control groups, and the folder. */
 async function tracesOf(host: string): Promise<readonly string[]> {
   const dir = dirname(host.slice('unix://'.length));
-  const { stdout: groups } = await execa('find', ['/sys/fs/cgroup', '-type', 'd', '-path', `*${dir.slice(5)}*`]);
+  const { stdout: groups } = await execa('find', ['/sys/fs/cgroup', '-type', 'd', '-path', `*${dir.slice(5)}*`], {
+    reject: false, // one that is removed meanwhile is an error to find
+  });
   const { stdout: files } = await execa('find', [dir, '-maxdepth', '0'], { reject: false });
   const processes = [];
   for (const id of await readdir('/proc')) {

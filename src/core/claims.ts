@@ -1,4 +1,6 @@
+import { OperationalError } from './errors.ts';
 import type { Claim } from './plan.ts';
+import type { HoldRecord, RunRecord } from './record.ts';
 
 /** A claim with the run that has it. */
 export type Claimed = Claim & {
@@ -25,4 +27,39 @@ export function conflictOf(
     if (asked.operation === 'restore' || other.operation === 'restore') return true;
     return same.some(({ use }) => use !== other.use);
   });
+}
+
+/**
+ * Lets a run begin only when its job has none open, nobody excludes its claims, and nothing of it is just being released.
+ * @throws OperationalError `busy`, naming what is in the way
+ */
+export function refuseBusy(
+  run: RunRecord,
+  claims: readonly Claim[],
+  open: readonly RunRecord[],
+  others: readonly Claimed[],
+  holds: readonly HoldRecord[],
+): void {
+  const same = open.find(({ job }) => job === run.job);
+  if (same !== undefined) {
+    const { id, operation, phase } = same;
+    throw new OperationalError('busy', `not now: job ${run.job} has run ${id} open (${operation}, ${phase})`);
+  }
+  const conflict = conflictOf(claims, run, others);
+  if (conflict !== undefined) {
+    const { name, job, runId, operation, kept } = conflict;
+    const hint = kept ? ', which failed and keeps what it held: sidehook release ends that' : '';
+    throw new OperationalError(
+      'busy',
+      `not now: ${name} is in use by run ${runId} (${operation} of job ${job})${hint}`,
+    );
+  }
+  // Whoever wants one that is on its way up waits, and then holds anew.
+  const rising = holds.find(({ key, status, runs }) => {
+    const isOrphan = !runs.some((id) => others.some(({ runId }) => runId === id));
+    return (status === 'releasing' || isOrphan) && claims.some((claim) => claim.key === key);
+  });
+  if (rising === undefined) return;
+  const why = rising.trouble === undefined ? '' : `: ${rising.trouble}`;
+  throw new OperationalError('busy', `not now: ${rising.name} is being released${why}`);
 }

@@ -15,7 +15,11 @@ export function openNone(): Driver {
       if (other !== undefined) return none(`target ${describeTarget(other)}`);
       return { workloads: [], notes: [] };
     },
-    inspect: async () => undefined,
+    // Asked only after what the journal holds or owes. `undefined` would mean that it is gone, and forget it.
+    inspect({ name }) {
+      const why = 'the journal has it from an engine, and there is none now (engine: none): name that engine again';
+      return Promise.reject(new OperationalError('engine-unavailable', `look for ${name}: ${why}`));
+    },
     exec: async ({ call }) => ({
       status: 'broken',
       exitCode: 78,
@@ -24,7 +28,6 @@ export function openNone(): Driver {
     endLeftovers: async () => undefined,
     hold: ({ name }) => none(`hold ${name}`),
     release: ({ name }) => none(`release ${name}`),
-    // biome-ignore lint/correctness/useYield: nothing ever changes
     async *changes(signal) {
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
       throw signal.reason;

@@ -49,12 +49,12 @@ export async function runCall(step: Step, run: RunRecord, tools: Tools, edges: H
   const { timeoutMs, retries, retryDelayMs } = call.settings;
   const log = tools.log.child({ run: run.id, hook: call.name, target: targetOf(call) });
   const began = tools.clock.monotonicMs();
-  let outcome = await runOnce(step, run, tools, log, edges);
+  let outcome = await runOnce(step, run, tools, edges);
   for (let tried = 0; tried < retries && isWorthRetrying(outcome); tried += 1) {
     log.warn('hook failed, trying again', { outcome: describeOutcome(outcome), left: retries - tried });
     await tools.clock.sleep(retryDelayMs, edges.signal).catch(() => undefined);
     if (edges.signal.aborted) break;
-    outcome = await runOnce(step, run, tools, log, edges);
+    outcome = await runOnce(step, run, tools, edges);
   }
   const ms = Math.round(tools.clock.monotonicMs() - began);
   const level = outcome.status === 'succeeded' ? 'info' : 'warn';
@@ -66,7 +66,7 @@ export async function runCall(step: Step, run: RunRecord, tools: Tools, edges: H
   return outcome;
 }
 
-async function runOnce(step: Step, run: RunRecord, tools: Tools, log: Log, edges: HookEdges): Promise<Outcome> {
+async function runOnce(step: Step, run: RunRecord, tools: Tools, edges: HookEdges): Promise<Outcome> {
   const { call } = step;
   const { host, driver, clock } = tools;
   const signal = AbortSignal.any([edges.signal, clock.deadline(call.settings.timeoutMs)]);

@@ -82,6 +82,8 @@ async function runInPlace(step: StepRecord, run: EndedRun, tools: Tools, edges: 
   if (place.kind === 'host') {
     const outcome = await runCall(step, run, tools, edges);
     if (outcome.status !== 'broken' || ![126, 127].includes(outcome.exitCode)) return outcome;
+    const before = tools.journal.steps(run.id).find(({ owner, call }) => owner === step.owner && call.state === 'pre');
+    if (before?.outcome === undefined || before.outcome.status === 'broken') return outcome; // it never could be run
     return { status: 'broken', exitCode: 78, why: `${outcome.why}; it has changed since it was planned` };
   }
   const now = await whileEngineAway(() => tools.driver.inspect({ ...place }, edges.signal), tools, edges);

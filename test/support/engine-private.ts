@@ -1,4 +1,4 @@
-import { copyFile, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
@@ -34,10 +34,11 @@ export async function openPrivateEngine(daemonOptions: readonly string[] = []): 
   let leash = holdLeash(dir, daemonOptions);
 
   async function startDaemon(): Promise<void> {
+    await rm(join(dir, 'ended'), { force: true }); // an earlier daemon's; read in time, it would be taken for this one's
     leash.stdin.write('start\n');
     const isSettled = async () => (await answers(host)) || leash.isOver() || isThere(join(dir, 'ended'));
     await until(isSettled, { what: `dockerd to start`, deadlineMs: START_MS });
-    if (!(await answers(host))) throw new Error('dockerd ended at once');
+    if (!(await answers(host))) throw new Error(`dockerd ended at once:\n${await tailOf(join(dir, 'log'))}`);
   }
 
   async function stopDaemon(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
@@ -48,6 +49,8 @@ export async function openPrivateEngine(daemonOptions: readonly string[] = []): 
   async function cutPower(): Promise<void> {
     leash.stdin.end('cut\n');
     await leash.ended;
+    // On a real machine it lies in memory. Left, its process ids would be taken for those of what runs after the boot.
+    await rm(join(dir, 'exec'), { recursive: true, force: true });
     leash = holdLeash(dir, daemonOptions);
     await startDaemon();
   }

@@ -12,8 +12,8 @@ const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
 const READY_MS = 60_000;
 
 export type SidecarOptions = {
-  /** `SIDEHOOK_SCOPE`; by default everything on the engine. */
-  readonly scope?: string;
+  /** `SIDEHOOK_SCOPE`: projects. Never `host`: other tests have their containers on the same engine. */
+  readonly scope: string;
   /** `DOCKER_HOST`; by default the engine of the test run. */
   readonly host?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -61,7 +61,7 @@ export type ClientContainer = {
 };
 
 /** Opens a sidecar over directories of its own, and starts it. */
-export async function openSidecar(options: SidecarOptions = {}): Promise<Sidecar> {
+export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
   await using stack = new AsyncDisposableStack();
   const { path: dir } = stack.use(await mkdtempDisposable(join(tmpdir(), 'sidehook-system-')));
   const [runDir, stateDir, hooksDir, workDir] = ['run', 'state', 'hooks.d', 'work'].map((name) => join(dir, name)) as [
@@ -77,7 +77,7 @@ export async function openSidecar(options: SidecarOptions = {}): Promise<Sidecar
     SIDEHOOK_RUN_DIR: runDir,
     SIDEHOOK_STATE_DIR: stateDir,
     SIDEHOOK_HOOKS_DIR: hooksDir,
-    SIDEHOOK_SCOPE: options.scope ?? 'host',
+    SIDEHOOK_SCOPE: options.scope,
     SIDEHOOK_LOG_FORMAT: 'json',
     ...options.env,
   };
@@ -158,7 +158,7 @@ export async function openSidecar(options: SidecarOptions = {}): Promise<Sidecar
 }
 
 /** Both outputs of a container, first the one, then the other. */
-async function logsOf(id: string): Promise<string> {
+export async function logsOf(id: string): Promise<string> {
   const client = startClient(['docker', 'logs', id], { env: { DOCKER_HOST: engineHost() } });
   await client.ended;
   return `${client.out()}${client.err()}`;

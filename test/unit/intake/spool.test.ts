@@ -233,7 +233,8 @@ describe('the spool, when it is started again', () => {
     ask(bench, `${SENDER}.1`);
     await answerTo(bench, `${SENDER}.1`);
     await bench.stop();
-    writeFileSync(bench.path('spool/in', `${SENDER}.1.got`), 'left by a crash between the answer and this');
+    // left by a crash between the answer and this
+    writeFileSync(bench.path('spool/in', `${SENDER}.1.got`), 'version=1\noperation=backup\nstate=pre\nend=1\n');
     await bench.start();
     await until(async () => (await readdir(bench.path('spool/in'))).length === 0, { what: 'it to be removed' });
     assert.equal(bench.seen.length, 1);

@@ -392,3 +392,11 @@ describe('a sidecar that dies', () => {
     assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
   });
 });
+
+describe('without its engine', () => {
+  it('forgets nothing that another engine’s run stopped', async () => {
+    const { openNone } = await import('../../../src/drivers/none.ts');
+    const ref = { key: 'app/db/1', instance: 'i1', name: 'db' };
+    await assert.rejects(openNone().inspect(ref, new AbortController().signal), { code: 'engine-unavailable' });
+  });
+});
