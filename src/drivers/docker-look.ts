@@ -15,9 +15,12 @@ export type Lookout = {
   readonly runDir: string;
   readonly stateDir: string;
   readonly findSelf: (signal: AbortSignal) => Promise<Self>;
+  /** By image id, which never means another image: asked once each. */
+  readonly imageLabels: Map<string, Readonly<Record<string, string>>>;
 };
 
 const AT_ONCE = 8;
+const MOST_IMAGES = 1000;
 
 /** `Driver.look`. */
 export async function look(lookout: Lookout, targets: readonly Target[], signal: AbortSignal): Promise<View> {
@@ -43,7 +46,7 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
   const residents = [...inspected.values()].filter((one) => sharesPlace(one, place));
   if (self.kind === 'container') residents.push(self.container);
   const guard = makeGuard({ self, runDir, place, residents, engine: await findDoorway(api) });
-  const imageLabels = await readImageLabels(api, inspected.values(), signal);
+  const imageLabels = await readImageLabels(lookout, inspected.values(), signal);
   const wanted = new Set(targets.flatMap((target) => (target.kind === 'label' ? [target.label] : [])));
 
   const workloads: Workload[] = [];
@@ -82,7 +85,7 @@ export async function inspectWorkload(
   const theirs = container.Config.Labels?.[own.PROJECT_LABEL];
   const projects = scope === 'host' ? undefined : scopeProjects(scope, project);
   const inScope = projects === undefined || (theirs !== undefined && projects.includes(theirs));
-  const { labels } = await readImageLabels(api, [container], signal);
+  const { labels } = await readImageLabels(lookout, [container], signal);
   const imageLabels = labels.get(container.Image ?? '') ?? {};
   return own.workloadOf(container, { project, wanted: new Set(), inScope, imageLabels, unholdable: guard(container) });
 }
@@ -181,12 +184,16 @@ type ImageLabels = {
 };
 
 /** What the images of labelled containers say themselves: an image's author is not the operator. */
-async function readImageLabels(api: Api, containers: Iterable<Inspected>, signal: AbortSignal): Promise<ImageLabels> {
+async function readImageLabels(
+  { api, imageLabels: labels }: Lookout,
+  containers: Iterable<Inspected>,
+  signal: AbortSignal,
+): Promise<ImageLabels> {
   const labelled = [...containers].filter(({ Config }) => own.hasOwnLabels(Config.Labels));
   const byImage = Map.groupBy(labelled, ({ Image = '' }) => Image);
   byImage.delete('');
-  const labels = new Map<string, Readonly<Record<string, string>>>();
   const notes: Note[] = [];
+  if (labels.size > MOST_IMAGES) labels.clear();
   const read = async ([image, users]: [string, readonly Inspected[]]): Promise<void> => {
     const path = `/images/${encodeURIComponent(image)}/json`;
     const { status, body } = await api.ask({ doing: `inspect image ${image}`, path, accept: [404], signal });
@@ -196,7 +203,7 @@ async function readImageLabels(api: Api, containers: Iterable<Inspected>, signal
       for (const { Name } of users)
         notes.push(`container ${Name.slice(1)}: its image is gone: its labels count as its operator's`);
   };
-  await Promise.all([...byImage].map(read));
+  await Promise.all([...byImage].filter(([image]) => !labels.has(image)).map(read));
   return { labels, notes };
 }
 

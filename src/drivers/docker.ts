@@ -40,7 +40,7 @@ export async function openDocker(options: DockerOptions): Promise<Driver & Async
     if (self.kind === 'unknown') known = undefined; // perhaps the engine knows us a little later
     return self;
   };
-  const lookout = { api, scope, runDir, stateDir, findSelf: findSelfOnce };
+  const lookout = { api, scope, runDir, stateDir, findSelf: findSelfOnce, imageLabels: new Map() };
 
   return {
     engine: 'docker',

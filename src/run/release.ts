@@ -40,11 +40,7 @@ export async function releaseAll(
     const hold = byKey.get(key);
     if (hold !== undefined) results.set(key, await edges.lock(key, () => letGo(hold, runId, tools, edges)));
   });
-  for (const result of results.values()) {
-    const late = await exitedSince(result, tools, edges);
-    if (late !== undefined) results.set(result.hold.key, late);
-  }
-  return [...results.values()];
+  return Promise.all([...results.values()].map(async (result) => (await exitedSince(result, tools, edges)) ?? result));
 }
 
 async function letGo(hold: HoldRecord, runId: string, tools: Tools, edges: ReleaseEdges): Promise<ReleaseResult> {

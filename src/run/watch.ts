@@ -7,16 +7,31 @@ import { pendingOf } from './unwind.ts';
 
 /** Wakes all that wait for the engine whenever it says that something changed, and looks after what is held. */
 export async function watchEngine(shared: Shared): Promise<void> {
-  const signal = AbortSignal.any([shared.ending.signal]);
+  const { signal } = shared.ending;
+  let isDue = false;
+  let isLooking = false;
+  /** One look at a time, and many events are one: fifty containers that stop are no reason for fifty looks at each. */
+  const lookAfterHolds = async (): Promise<void> => {
+    isLooking = true;
+    while (isDue) {
+      isDue = false;
+      await findLostHolds(shared, 'hold-again');
+      if (isDue) await shared.tools.clock.sleep(LOOK_PAUSE_MS, signal);
+    }
+    isLooking = false;
+  };
   try {
     for await (const _ of shared.tools.driver.changes(signal)) {
       shared.engine.beat();
-      await findLostHolds(shared, 'hold-again');
+      isDue = true;
+      if (!isLooking) shared.inBackground(lookAfterHolds());
     }
   } catch (error) {
     if (!signal.aborted) throw error;
   }
 }
+
+const LOOK_PAUSE_MS = 200;
 
 /**
  * A held workload that runs again is a lost hold: told at once, and to the client as 65. In a restore it is stopped
@@ -24,7 +39,8 @@ export async function watchEngine(shared: Shared): Promise<void> {
  */
 export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
   const { tools, workloadLock } = shared;
-  for (const { key } of tools.journal.holds().filter(({ status }) => status === 'held')) {
+  const isOpen = (id: string): boolean => ['open', 'kept'].includes(tools.journal.run(id)?.phase ?? 'closed');
+  for (const { key } of tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen))) {
     await workloadLock(key, async () => {
       const hold = tools.journal.holds().find((one) => one.key === key);
       if (hold?.status !== 'held') return;
