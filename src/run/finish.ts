@@ -1,6 +1,6 @@
 import { ERRORS } from '../core/errors.ts';
 import type { Note, Sink } from '../core/ports.ts';
-import type { RunRecord } from '../core/record.ts';
+import type { HoldRecord, RunRecord } from '../core/record.ts';
 import { type Answer, exitCodeOf } from '../core/result.ts';
 import { describeResult, isFailure } from './hooks.ts';
 import { retryPending } from './pending.ts';
@@ -35,7 +35,8 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
       tools.log.info('run closed', { run: run.id, outcome: run.outcome });
       turn.beat();
       retryPending(shared);
-      return answerOf(tools.journal.run(run.id) ?? run, result);
+      const answer = answerOf(tools.journal.run(run.id) ?? run, result);
+      return { ...answer, notes: [...answer.notes, ...heldTimes(tools.journal.holdsOf(run.id))] };
     })
     .finally(() => unwindings.delete(run.id));
   unwindings.set(run.id, unwound);
@@ -74,6 +75,15 @@ function answerOf(run: RunRecord, { hooks, releases, kept, notes }: Unwound): An
   ];
   if (first === undefined) return { exitCode: 0, runId: run.id, notes: told };
   return { exitCode: first.exitCode, runId: run.id, message: `${run.operation} post: ${first.why}`, notes: told };
+}
+
+/** What the backup cost those who use the workloads, by the clock on the wall: `held: db 12.3s, api 8.1s`. */
+function heldTimes(holds: readonly HoldRecord[]): Note[] {
+  const times = holds.flatMap(({ name, heldAt, releasedAt }) => {
+    if (releasedAt === undefined) return [];
+    return [`${name} ${((Date.parse(releasedAt) - Date.parse(heldAt)) / 1000).toFixed(1)}s`];
+  });
+  return times.length === 0 ? [] : [`held: ${times.join(', ')}`];
 }
 
 function describeRelease({ hold, status, why }: Unwound['releases'][number]): Note[] {

@@ -21,7 +21,8 @@ describe('a run', () => {
     await using bench = await openChain();
     assert.equal((await bench.signal('pre')).exitCode, 0);
     assert.deepEqual(bench.engine.running(), []);
-    assert.equal((await bench.signal('post')).exitCode, 0);
+    const { exitCode, notes } = await bench.signal('post');
+    assert.deepEqual([exitCode, notes], [0, ['held: web 1.3s, api 1.1s, db 0.7s']]);
     assert.deepEqual(bench.engine.did('stopping', 'stopped', 'started', 'healthy'), [
       ...['stopping web', 'stopped web', 'stopping api', 'stopped api', 'stopping db', 'stopped db'],
       ...['started db', 'healthy db', 'started api', 'healthy api', 'started web'],
