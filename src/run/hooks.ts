@@ -69,20 +69,26 @@ export async function runCall(step: Step, run: RunRecord, tools: Tools, edges: H
 async function runOnce(step: Step, run: RunRecord, tools: Tools, edges: HookEdges): Promise<Outcome> {
   const { call } = step;
   const { host, driver, clock } = tools;
-  const signal = AbortSignal.any([edges.signal, clock.deadline(call.settings.timeoutMs)]);
-  if (signal.aborted) return outcomeOfAbort(signal);
+  if (edges.signal.aborted) return outcomeOfAbort(edges.signal);
+  // Not Clock.deadline: its timer would stay for an hour after each hook that has long ended.
+  const tooLate = new AbortController();
+  const ended = new AbortController();
+  const onTime = (): void => tooLate.abort(new DOMException('out of time', 'TimeoutError'));
+  clock.sleep(call.settings.timeoutMs, ended.signal).then(onTime, () => undefined);
+  const signal = AbortSignal.any([edges.signal, tooLate.signal]);
   const lines = makeLineLog(call.name, tools.log.child({ run: run.id, target: targetOf(call) }));
   const sink: Sink = async (output) => {
     lines.take(output);
     await edges.output(output);
   };
   const programCall = { call, env: environmentOf(call, run), mark: markOf(run.id, step.id) };
-  const outcome =
-    call.place.kind === 'host'
-      ? await host.run(programCall, sink, signal)
-      : await driver.exec(programCall, sink, signal);
-  lines.end();
-  return outcome;
+  try {
+    if (call.place.kind === 'host') return await host.run(programCall, sink, signal);
+    return await driver.exec(programCall, sink, signal);
+  } finally {
+    ended.abort();
+    lines.end();
+  }
 }
 
 /** Finds every process of a step again. */

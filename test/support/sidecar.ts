@@ -1,9 +1,9 @@
 /** A real daemon, as a process of its own on this machine, over the engine of the test run; it can die and come back. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { execa } from 'execa';
 import { type ContainerOptions, docker, engineHost, type Stack } from './engine.ts';
 import { type Client, startClient } from './spool.ts';
 import { until } from './until.ts';
@@ -84,11 +84,13 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
 
   const said: Buffer[] = [];
   const clients: Client[] = [];
-  let daemon: ReturnType<typeof launchDaemon> | undefined;
+  let daemon: ChildProcess | undefined;
 
   async function start(): Promise<void> {
     const from = said.length;
-    const child = launchDaemon(env, dir);
+    // It becomes the daemon, with its process id, and has the kernel end it when the test's own process ends.
+    const argv = ['--pdeathsig', 'KILL', process.execPath, MAIN, 'serve'];
+    const child = spawn('setpriv', argv, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
     daemon = child;
     child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
     const isSettled = () => child.exitCode !== null || child.signalCode !== null || textFrom(from).includes('"ready"');
@@ -96,8 +98,7 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
     if (!isUp(child)) throw new Error(`the daemon ended at once (${child.exitCode}): ${textFrom(from)}`);
   }
   const textFrom = (index: number) => Buffer.concat(said.slice(index)).toString();
-  const isUp = (child: { readonly exitCode: number | null; readonly signalCode: string | null }) =>
-    child.exitCode === null && child.signalCode === null;
+  const isUp = (child: ChildProcess) => child.exitCode === null && child.signalCode === null;
 
   async function kill(): Promise<void> {
     if (daemon === undefined || !isUp(daemon)) return;
@@ -163,10 +164,4 @@ export async function logsOf(id: string): Promise<string> {
   const client = startClient(['docker', 'logs', id], { env: { DOCKER_HOST: engineHost() } });
   await client.ended;
   return `${client.out()}${client.err()}`;
-}
-
-/** execa's, since it ends the daemon when the test's own process is ended. */
-function launchDaemon(env: Readonly<Record<string, string>>, cwd: string) {
-  const stdio = ['ignore', 'ignore', 'pipe'] as const;
-  return execa(process.execPath, [MAIN, 'serve'], { env, extendEnv: false, cwd, stdio, buffer: false, reject: false });
 }

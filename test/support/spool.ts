@@ -186,6 +186,7 @@ export type Client = {
 };
 
 const LONGEST_CLIENT_MS = 90_000;
+const MOST_OUTPUT = 256 * 1024 * 1024;
 
 /** Starts a command in a session of its own, which ends with the patience of a test. */
 export function startClient(
@@ -200,8 +201,14 @@ export function startClient(
   });
   const out: Buffer[] = [];
   const err: Buffer[] = [];
-  child.stdout.on('data', (chunk) => out.push(chunk));
-  child.stderr.on('data', (chunk) => err.push(chunk));
+  let left = MOST_OUTPUT;
+  const collect = (pieces: Buffer[]) => (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left >= 0) pieces.push(chunk);
+    else endAll(); // one that prints without end fails its test; it does not fill the machine
+  };
+  child.stdout.on('data', collect(out));
+  child.stderr.on('data', collect(err));
   child.stdin.on('error', () => undefined);
   if (input !== 'open') child.stdin.end(input);
   const codeOf = ([code, signal]: unknown[]) =>
