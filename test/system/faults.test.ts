@@ -109,7 +109,7 @@ describe('what changes between pre and post', () => {
       await does(sidecar);
       const post = sidecar.client('signal', 'backup', 'post');
       assert.equal(await post.ended, why === undefined ? 0 : 78, post.err());
-      assert.match(lastLineOf(post.err()), why ?? /^$/);
+      assert.match(lastLineOf(post.err()), why ?? /^sidehook: held: \S+db \d+\.\ds$/);
       assert.ok(await project.runs('db'), post.err());
       const isFolderGone = what.includes('folder');
       const posts = [...(isFolderGone ? [] : ['30-last post success']), ...(why ? [] : ['10-hook post success'])];

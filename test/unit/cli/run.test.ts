@@ -141,7 +141,8 @@ describe('sidehook run', () => {
     const poll = `setInterval(() => require('fs').existsSync('${go}') && process.exit(console.log('over') ?? 0), 50)`;
     const command = [process.execPath, '-e', `${begin}; ${poll}`];
     const words = [process.execPath, resolve('src/main.ts'), 'run', 'backup', '--dir', sidecar.dir, '--', ...command];
-    const line = words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
+    // exec: or a shell in between gets the signal, too, and dash dies of it.
+    const line = `exec ${words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')}`;
     const terminal = spawn('/usr/bin/script', ['-qfec', line, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
     let screen = '';
     terminal.stdout.on('data', (chunk) => {
