@@ -109,12 +109,14 @@ export interface Driver {
   exec(call: ProgramCall, sink: Sink, signal: AbortSignal): Promise<Outcome>;
   /** Ends what a dead sidecar left running in this workload, as `Host.endLeftovers`. */
   endLeftovers(ref: WorkloadRef, markPrefix: string, signal: AbortSignal): Promise<void>;
-  /** Makes still, and waits for it. One that is so already: no complaint. An abort ends the waiting, not the stop.
-   * @throws OperationalError `workload-failed`, `engine-unavailable` */
-  hold(ref: WorkloadRef, kind: HoldKind, timeoutMs: number | undefined, signal: AbortSignal): Promise<void>;
-  /** Undoes a hold of this instance, and waits until the engine calls it running. One that runs already: no complaint.
-   * @throws OperationalError `workload-failed`, `engine-unavailable` */
-  release(ref: WorkloadRef, kind: HoldKind, signal: AbortSignal): Promise<void>;
+  /** Makes still, waits for it, and resolves to how the engine calls this instance then. One that is so already: no
+   * complaint. An abort ends the waiting, not the stop.
+   * @throws OperationalError `workload-failed` (also when it is gone), `engine-unavailable` */
+  hold(ref: WorkloadRef, kind: HoldKind, timeoutMs: number | undefined, signal: AbortSignal): Promise<Workload>;
+  /** Undoes a hold of this instance, waits until the engine calls it running, and resolves to how it stands then. One
+   * that runs already: no complaint.
+   * @throws OperationalError `workload-failed` (also when it is gone), `engine-unavailable` */
+  release(ref: WorkloadRef, kind: HoldKind, signal: AbortSignal): Promise<Workload>;
   /** Wakes whenever a workload may have changed state: the engine's own events, and a slow tick where they break off. */
   changes(signal: AbortSignal): AsyncIterable<void>;
 }

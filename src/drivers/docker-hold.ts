@@ -8,35 +8,38 @@ import type { Inspected } from './docker-workload.ts';
 
 const STOPPED = ['exited', 'dead', 'created', 'stopped', 'configured'];
 
-/** `Driver.hold`. The engine goes on with a stop whose caller is gone. */
+/** `Driver.hold`. The engine goes on with a stop whose caller is gone. Resolves to the container as it is then. */
 export async function hold(
   api: Api,
   ref: WorkloadRef,
   kind: HoldKind,
   timeoutMs: number | undefined,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<Inspected> {
   const doing = `${kind} container ${ref.name}`;
   const query = kind === 'stop' && timeoutMs !== undefined ? { t: String(Math.ceil(timeoutMs / 1000)) } : undefined;
   // No limit: a stop takes as long as its container has been given, and the engine says nothing until then.
   const answer = await change(api, ref, kind, doing, { query, limitMs: Number.POSITIVE_INFINITY, signal });
-  if (answer.isDone) return;
+  const container = await inspectExisting(api, ref, doing, signal);
+  if (answer.isDone) return container;
 
   // Refused: as it should be already, or truly refused. Engines differ in their words, not in the container's state.
-  const { State: state } = await inspectExisting(api, ref, doing, signal);
+  const { State: state } = container;
   const isStill = kind === 'pause' ? state.Paused === true : STOPPED.includes(state.Status ?? '');
   if (!isStill) throw new OperationalError('workload-failed', `${doing}: ${answer.message}`);
+  return container;
 }
 
 /** `Driver.release`: unpaused where it is paused by us, started where it does not run, whatever became of our hold. */
-export async function release(api: Api, ref: WorkloadRef, kind: HoldKind, signal: AbortSignal): Promise<void> {
+export async function release(api: Api, ref: WorkloadRef, kind: HoldKind, signal: AbortSignal): Promise<Inspected> {
   const doing = kind === 'pause' ? `unpause container ${ref.name}` : `start container ${ref.name}`;
   const answer = await change(api, ref, kind === 'pause' ? 'unpause' : 'start', doing, { signal });
-  const { State: state } = await inspectExisting(api, ref, doing, signal);
+  const container = await inspectExisting(api, ref, doing, signal);
+  const { State: state } = container;
   const isPaused = state.Paused === true;
   if (isPaused && kind === 'pause')
     throw new OperationalError('workload-failed', `${doing}: ${answer.isDone ? 'it is paused still' : answer.message}`);
-  if (isPaused || state.Running === true || state.Status === 'restarting') return;
+  if (isPaused || state.Running === true || state.Status === 'restarting') return container;
 
   if (kind === 'pause') return release(api, ref, 'stop', signal); // the engine, or the machine, went down meanwhile
   const why = answer.isDone ? `it ended at once, exit code ${state.ExitCode}` : answer.message;

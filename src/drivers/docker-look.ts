@@ -75,9 +75,17 @@ export async function inspectWorkload(
   ref: WorkloadRef,
   signal: AbortSignal,
 ): Promise<Workload | undefined> {
-  const { api, scope, runDir } = lookout;
-  const container = await findContainer(api, ref, signal);
-  if (container === undefined) return undefined;
+  const container = await findContainer(lookout.api, ref, signal);
+  return container === undefined ? undefined : workloadOfContainer(lookout, container, signal);
+}
+
+/** As `inspectWorkload`, of a container that has just been inspected. */
+export async function workloadOfContainer(
+  lookout: Lookout,
+  container: Inspected,
+  signal: AbortSignal,
+): Promise<Workload> {
+  const { scope, runDir } = lookout;
   const self = await lookout.findSelf(signal);
   const project = self.kind === 'container' ? self.container.Config.Labels?.[own.PROJECT_LABEL] : undefined;
   const place = await findSharedPlace(self, runDir);

@@ -7,7 +7,7 @@ import { endMarked } from './docker-end.ts';
 import { exec } from './docker-exec.ts';
 import { findContainer } from './docker-find.ts';
 import { hold, release } from './docker-hold.ts';
-import { inspectWorkload, look } from './docker-look.ts';
+import { inspectWorkload, look, workloadOfContainer } from './docker-look.ts';
 import { findSelf, type Self } from './docker-self.ts';
 
 /** Which engine, what of it is ours, and where the sidecar keeps its own. */
@@ -47,8 +47,9 @@ export async function openDocker(options: DockerOptions): Promise<Driver & Async
     look: (targets, signal) => look(lookout, targets, signal),
     inspect: (ref, signal) => inspectWorkload(lookout, ref, signal),
     exec: (call, sink, signal) => exec({ api, log }, call, sink, signal),
-    hold: (ref, kind, timeoutMs, signal) => hold(api, ref, kind, timeoutMs, signal),
-    release: (ref, kind, signal) => release(api, ref, kind, signal),
+    hold: async (ref, kind, timeoutMs, signal) =>
+      workloadOfContainer(lookout, await hold(api, ref, kind, timeoutMs, signal), signal),
+    release: async (ref, kind, signal) => workloadOfContainer(lookout, await release(api, ref, kind, signal), signal),
     changes: (signal) => changes(api, log, AbortSignal.any([signal, closing.signal])),
     async endLeftovers(ref, markPrefix, signal) {
       const container = await findContainer(api, ref, signal);

@@ -3,7 +3,7 @@ import type { Hold } from '../core/hold.ts';
 import type { HoldSpec } from '../core/plan.ts';
 import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
-import type { Workload } from '../core/workload.ts';
+import type { Workload, WorkloadRef } from '../core/workload.ts';
 import { reversed, walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
 import type { Tools } from './tools.ts';
@@ -40,6 +40,7 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
   const { driver, journal, clock } = tools;
   const log = tools.log.child({ run: run.id, workload: spec.name });
   const known = journal.holds().find(({ key }) => key === spec.key);
+  let ref: WorkloadRef = known ?? spec;
   if (known !== undefined) {
     if (known.kind !== spec.kind) throw failed(spec, `it is held by ${known.kind} for another run`);
     journal.joinHold(spec.key, run.id);
@@ -50,13 +51,12 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
     if (found === undefined) throw failed(spec, 'it no longer exists');
     if (found.state !== 'running' && found.state !== 'restarting')
       return `hold of ${spec.name}: found ${found.state}, left so`;
+    ref = found; // it may have been made anew since it was planned
     journal.addHold(makeHold(spec, found, clock.now()), run.id); // first the promise, then the deed
   }
 
   const began = clock.monotonicMs();
-  await driver.hold(spec, spec.kind, spec.stopTimeoutMs, signal);
-  const still = await driver.inspect(spec, signal);
-  if (still === undefined) throw failed(spec, 'it was removed meanwhile');
+  const still = await driver.hold(ref, spec.kind, spec.stopTimeoutMs, signal);
   if (still.state !== (spec.kind === 'pause' ? 'paused' : 'exited')) throw failed(spec, `it is ${still.state} again`);
   journal.changeHold(spec.key, { status: 'held', finishedAt: still.finishedAt });
   log.info(`held: ${spec.kind}`, { ms: Math.round(clock.monotonicMs() - began), exitCode: still.exitCode });

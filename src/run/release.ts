@@ -88,9 +88,7 @@ async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Pro
     if (next !== 'start' && next !== 'hold-then-start') return { hold, status: 'left', why: next.why };
     // A stop once asked cannot be taken back: the engine goes on with it after its caller died. So await it first.
     if (next === 'hold-then-start') await ask(() => driver.hold(found, hold.kind, hold.stopTimeoutMs, signal));
-    await ask(() => edges.turnstile(() => driver.release(found, hold.kind, signal)));
-    const risen = await ask(() => driver.inspect(found, signal));
-    if (risen === undefined) return { hold, status: 'gone', why: 'it was removed while it started' };
+    const risen = await ask(() => edges.turnstile(() => driver.release(found, hold.kind, signal)));
     if (isRisen(hold, found, risen)) return awaitHealth(hold, risen, tools, edges);
   }
   throw new OperationalError('workload-failed', `start ${hold.name}: still not a new start after ${ATTEMPTS} attempts`);

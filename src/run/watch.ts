@@ -40,8 +40,9 @@ const LOOK_PAUSE_MS = 200;
 export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
   const { tools, workloadLock } = shared;
   const isOpen = (id: string): boolean => ['open', 'kept'].includes(tools.journal.run(id)?.phase ?? 'closed');
-  for (const { key } of tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen))) {
-    await workloadLock(key, async () => {
+  const open = tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen));
+  const looks = open.map(({ key }) =>
+    workloadLock(key, async () => {
       const hold = tools.journal.holds().find((one) => one.key === key);
       if (hold?.status !== 'held') return;
       await checkHold(hold, shared, then).catch((error) => {
@@ -49,8 +50,9 @@ export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell')
         const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
         tools.log[level]('hold not checked', { workload: hold.name, why: error.message });
       });
-    });
-  }
+    }),
+  );
+  await Promise.all(looks);
 }
 
 async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hold-again' | 'tell'): Promise<void> {
@@ -68,9 +70,8 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
   const { instance, name, startedAt } = found;
   journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
-  await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);
-  const still = await driver.inspect(found, ending.signal);
-  journal.changeHold(hold.key, { status: 'held', finishedAt: still?.finishedAt });
+  const still = await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);
+  journal.changeHold(hold.key, { status: 'held', finishedAt: still.finishedAt });
   log.warn('held again, for a restore', { workload: name });
 }
 

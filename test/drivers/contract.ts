@@ -299,10 +299,17 @@ function holdContract(setUp: () => Promise<Bench>): void {
     it(`holds by ${kind} and releases, and does each twice without complaint`, async ({ signal }) => {
       await using bench = await setUp();
       const { driver, workload } = bench;
-      for (const _ of [1, 2]) await driver.hold(workload, kind, 1_000, signal);
-      assert.equal(await bench.state(), kind === 'stop' ? 'exited' : 'paused');
-      assert.equal((await driver.inspect(workload, signal))?.state, await bench.state());
-      for (const _ of [1, 2]) await driver.release(workload, kind, signal);
+      for (const _ of [1, 2]) {
+        const held = await driver.hold(workload, kind, 1_000, signal);
+        assert.equal(held.state, kind === 'stop' ? 'exited' : 'paused');
+        assert.equal(await bench.state(), held.state);
+        assert.deepEqual(await driver.inspect(workload, signal), held);
+      }
+      for (const _ of [1, 2]) {
+        const released = await driver.release(workload, kind, signal);
+        assert.equal(released.state, 'running');
+        assert.deepEqual(await driver.inspect(workload, signal), released);
+      }
       assert.equal(await bench.state(), 'running');
     });
   }

@@ -138,13 +138,15 @@ export function makeFakeEngine(clock: Clock) {
       reach(`${kind} container ${ref.name}`);
       const box = mustFind(kind, ref);
       if (kind === 'stop') {
-        if (box.state !== 'running' && box.state !== 'paused') return;
-        return unlessAborted(stop(box, timeoutMs ?? 10_000), signal);
+        if (box.state === 'running' || box.state === 'paused')
+          await unlessAborted(stop(box, timeoutMs ?? 10_000), signal);
+        return workloadOf(mustFind(kind, ref));
       }
       if (box.state === 'running') {
         box.state = 'paused';
         note('paused', box.name);
       }
+      return workloadOf(box);
     },
     async release(ref, kind: HoldKind, signal) {
       signal.throwIfAborted();
@@ -153,13 +155,14 @@ export function makeFakeEngine(clock: Clock) {
       if (kind === 'pause' && box.state === 'paused') {
         box.state = 'running';
         note('unpaused', box.name);
-        return;
+        return workloadOf(box);
       }
-      if (box.state === 'running') return;
+      if (box.state === 'running') return workloadOf(box);
       if (box.stuck !== undefined)
         throw new OperationalError('workload-failed', `start container ${box.name}: ${box.stuck}`);
       await unlessAborted(clock.sleep(box.startMs, never), signal);
       begin(box);
+      return workloadOf(box);
     },
     async *changes(signal) {
       for (;;) {

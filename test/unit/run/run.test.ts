@@ -203,6 +203,18 @@ describe('a run', () => {
     assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
   });
 
+  it('holds, and releases, what was made anew between the plan and its hold', async () => {
+    await using bench = await openChain();
+    bench.addFile('10-recreates', 'on=backup.pre', async () => {
+      bench.engine.recreate('web');
+      return 0;
+    });
+    assert.equal((await bench.signal('pre')).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), []);
+    assert.equal((await bench.signal('post')).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
+  });
+
   it('names what cannot be started, starts what depends on it, and goes on trying', async () => {
     await using bench = await openChain();
     await bench.signal('pre');
