@@ -3,7 +3,7 @@ import type { Action, Hook, Program, Settings } from './hook.ts';
 import type { HookFile } from './ports.ts';
 import { STATES } from './request.ts';
 import { defaultSettings, type HookDefaults, jobsOf, listOf, settingOf, wrong } from './settings.ts';
-import type { Target } from './workload.ts';
+import type { Requirement, Target } from './workload.ts';
 
 const HEADER_LINES = 20;
 const HEADER = /^\s*(?:#+|\/\/+|--+|;+)\s*sidehook:\s*(.*?)\s*$/;
@@ -72,7 +72,7 @@ function parseOn(where: string, pattern: string): Pick<Action, 'operation' | 'st
   return { operation, state };
 }
 
-/** Reads `host`, `container:NAME`, `service:[PROJECT/]NAME`, `label:KEY=VALUE`. @throws OperationalError `configuration` */
+/** Reads `host`, `container:NAME`, `service:[PROJECT/]NAME`, `label:KEY=VALUE`, `pod:SELECTOR`. @throws OperationalError `configuration` */
 function parseTarget(where: string, text: string): Target {
   if (text === 'host') return { kind: 'host' };
   const [, kind, rest] = /^([a-z]+):(.+)$/.exec(text) ?? [];
@@ -87,9 +87,30 @@ function parseTarget(where: string, text: string): Target {
     const [, label, value] = /^([^=]+)=(.*)$/.exec(rest) ?? [];
     if (label !== undefined && value !== undefined) return { kind, label, value };
   }
-  if (kind === 'pod')
-    throw new OperationalError('configuration', `${where}: pod targets are not supported by this version`);
-  throw wrong(where, 'host, container:NAME, service:NAME, service:PROJECT/NAME or label:KEY=VALUE', text);
+  if (kind === 'pod' && rest !== undefined) {
+    const target = parsePod(rest);
+    if (target !== undefined) return target;
+  }
+  const expected = 'host, container:NAME, service:NAME, service:PROJECT/NAME, label:KEY=VALUE or pod:SELECTOR';
+  throw wrong(where, expected, text);
+}
+
+const LABEL = String.raw`(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?[a-zA-Z0-9](?:[\w.-]*[a-zA-Z0-9])?`;
+const LABEL_VALUE = String.raw`(?:[a-zA-Z0-9](?:[\w.-]*[a-zA-Z0-9])?)?`;
+const REQUIREMENT = new RegExp(`^(!?)(${LABEL})(?:(==?|!=)(${LABEL_VALUE}))?$`);
+
+/** `app=db,tier!=cache`, and after a semicolon `container=NAME`; undefined: it is none. */
+function parsePod(text: string): Target | undefined {
+  const [, selectorText = '', container] =
+    /^([^;]+)(?:;container=([a-z0-9](?:[a-z0-9-]*[a-z0-9])?))?$/.exec(text) ?? [];
+  const selector: Requirement[] = [];
+  for (const part of selectorText.split(',')) {
+    const [, not, label, sign, value = ''] = REQUIREMENT.exec(part) ?? [];
+    if (label === undefined || (not === '!' && sign !== undefined)) return undefined;
+    const is = sign === '!=' ? 'other' : sign !== undefined ? 'equal' : not === '!' ? 'absent' : 'there';
+    selector.push({ label, is, value });
+  }
+  return { kind: 'pod', selector, ...(container === undefined ? {} : { container }) };
 }
 
 function isName(text: string | undefined): text is string {

@@ -1,6 +1,7 @@
 import type { WorkloadKey, WorkloadRef } from './workload.ts';
 
-export const HOLD_KINDS = ['stop', 'pause'] as const;
+/** `scale`: to zero replicas, where the engine runs workloads as several pods. */
+export const HOLD_KINDS = ['stop', 'pause', 'scale'] as const;
 export type HoldKind = (typeof HOLD_KINDS)[number];
 
 /** One workload made still, as the journal has it: all that release needs. */

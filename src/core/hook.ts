@@ -63,4 +63,8 @@ export type Place =
       readonly instance: string;
       readonly name: string;
       readonly target: string;
+      /** Of a pod: which of its containers; unset: its default one. */
+      readonly container?: string;
+      /** Of a pod: what is held in its place. */
+      readonly partOf?: string;
     };

@@ -1,5 +1,5 @@
 import { OperationalError } from './errors.ts';
-import { HOLD_KINDS, type HoldKind } from './hold.ts';
+import type { HoldKind } from './hold.ts';
 import type { Action, Hook, Program } from './hook.ts';
 import { STATES, type State } from './request.ts';
 import { defaultSettings, durationOf, type HookDefaults, jobsOf, listOf, oneOf, settingOf } from './settings.ts';
@@ -24,10 +24,15 @@ export type HoldWish = {
 export type LabelLimits = HookDefaults & { readonly operations: readonly string[] };
 
 const PREFIX = 'sidehook.';
+/** What is held how: a container cannot be scaled, and a Deployment neither be stopped nor paused. */
+const KINDS_OF = { container: ['stop', 'pause'], other: ['scale'] } as const satisfies Record<
+  string,
+  readonly HoldKind[]
+>;
 const SETTINGS = ['user', 'timeout', 'on-error', 'while', 'match', 'outcome'];
 
 /**
- * Reads a workload's `sidehook.*` labels.
+ * Reads a workload's `sidehook.*` labels; on Kubernetes they are the annotations `sidehook.io/*`.
  * @throws OperationalError `configuration`, naming container and label; a label that is unknown is an error too
  */
 export function parseLabels(workload: Workload, limits: LabelLimits): LabelWishes {
@@ -37,12 +42,14 @@ export function parseLabels(workload: Workload, limits: LabelLimits): LabelWishe
     labels.delete(label);
     return value;
   };
-  const where = (label: string): string => `container ${workload.name}, label ${label}`;
+  const where = (label: string): string => `${workload.kind} ${workload.name}, ${wordOf(workload, label)}`;
 
   const jobsText = take('sidehook.job');
   const jobs = jobsText === undefined ? {} : { jobs: jobsOf(where('sidehook.job'), jobsText) };
-  const hold = takeHold(take, where, jobs, limits.operations);
+  const kinds = KINDS_OF[workload.kind === 'container' ? 'container' : 'other'];
+  const hold = takeHold(take, where, kinds, jobs, limits.operations);
   const afterText = take('sidehook.hold.after');
+  const container = workload.kind === 'pod' ? take('sidehook.container') : undefined;
   const actions = [...takeActions(take, where, limits)];
 
   const [stray] = labels.keys();
@@ -50,8 +57,11 @@ export function parseLabels(workload: Workload, limits: LabelLimits): LabelWishe
     throw new OperationalError('configuration', `${where(stray)}: ${whyUnknown(stray, limits.operations)}`);
   const hook: Hook = {
     id: `label:${workload.key}`,
-    name: `labels of ${workload.name}`,
-    target: { kind: 'workload', key: workload.key, name: workload.name },
+    name: `${workload.kind === 'container' ? 'labels' : 'annotations'} of ${workload.name}`,
+    target: {
+      ...{ kind: 'workload', key: workload.key, name: workload.name },
+      ...(container === undefined ? {} : { container }),
+    },
     ...jobs,
     actions,
   };
@@ -114,6 +124,7 @@ function parseJson(text: string): unknown {
 function takeHold(
   take: Take,
   where: Where,
+  kinds: readonly HoldKind[],
   jobs: { jobs?: string[] },
   operations: readonly string[],
 ): HoldWish | undefined {
@@ -123,7 +134,7 @@ function takeHold(
   const timeout = take('sidehook.hold.timeout');
   const max = take('sidehook.hold.max');
   return {
-    kind: oneOf(where('sidehook.hold'), kind, HOLD_KINDS),
+    kind: oneOf(where('sidehook.hold'), kind, kinds),
     operations:
       on === undefined
         ? ['backup', 'restore']
@@ -132,6 +143,11 @@ function takeHold(
     ...(timeout === undefined ? {} : { stopTimeoutMs: durationOf(where('sidehook.hold.timeout'), timeout, 0) }),
     ...(max === undefined ? {} : { maxMs: durationOf(where('sidehook.hold.max'), max) }),
   };
+}
+
+/** As its operator wrote it: `label sidehook.hold`, `annotation sidehook.io/hold`. */
+export function wordOf({ kind }: Pick<Workload, 'kind'>, label: string): string {
+  return kind === 'container' ? `label ${label}` : `annotation sidehook.io/${label.slice(PREFIX.length)}`;
 }
 
 function whyUnknown(label: string, operations: readonly string[]): string {

@@ -42,7 +42,8 @@ function adviceOn({ steps, holds }: Plan, operation: string): Note[] {
   if (held.size === 0) return [];
   const early = steps.filter(({ call }) => call.state === 'pre' && call.settings.while === 'running');
   return early.flatMap(({ call }) => {
-    if (call.place.kind === 'host' || held.has(call.place.key) || operation === 'restore') return [];
+    if (call.place.kind === 'host' || held.has(call.place.partOf ?? call.place.key) || operation === 'restore')
+      return [];
     const { name } = call.place;
     return [
       `hook ${call.name} (${name}) runs before ${holds.map((hold) => hold.name).join(', ')} is held, and sees writes that come after it: while=held`,

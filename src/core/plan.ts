@@ -5,7 +5,14 @@ import type { LabelWishes } from './labels.ts';
 import { dependenciesOf, orderOf } from './order.ts';
 import type { Note, View } from './ports.ts';
 import { STATES, type State } from './request.ts';
-import { describeTarget, type Target, type Workload, type WorkloadKey, type WorkloadRef } from './workload.ts';
+import {
+  describeTarget,
+  isSelected,
+  type Target,
+  type Workload,
+  type WorkloadKey,
+  type WorkloadRef,
+} from './workload.ts';
 
 /** What there is to decide upon, looked up beforehand. */
 export type Situation = {
@@ -79,7 +86,7 @@ function makeSteps(
     if (action === undefined) continue;
     for (const place of placesOf(hook, action, view, alreadyHeld, notes)) {
       const name = hook.target.kind === 'workload' ? `sidehook.${operation}.${state}` : hook.name;
-      if (place.kind === 'workload' && held.has(place.key) && action.settings.while === 'held') {
+      if (place.kind === 'workload' && held.has(place.partOf ?? place.key) && action.settings.while === 'held') {
         const why = 'while=held, but its target is itself held; let it run while=running, or do not hold its target';
         throw new OperationalError('configuration', `hook ${name} (${place.target}): ${why}`);
       }
@@ -103,13 +110,14 @@ function placesOf(hook: Hook, { settings }: Action, view: View, held: readonly H
   const who = `hook ${hook.name} (${target})`;
   const matches = matchesOf(hook.target, view);
   // What another run holds is not missing: claims make this run wait for it.
-  const isUsable = ({ key, state }: Workload): boolean => state === 'running' || held.some((hold) => hold.key === key);
+  const isUsable = ({ key, partOf, state }: Workload): boolean =>
+    state === 'running' || held.some((hold) => hold.key === (partOf ?? key));
   if (settings.match !== 'any') {
     if (matches.length === 0)
-      throw new OperationalError('configuration', `${who}: no such container; match=any allows none`);
+      throw new OperationalError('configuration', `${who}: no such ${nounOf(hook.target)}; match=any allows none`);
     const still = matches.find((workload) => !isUsable(workload));
     if (still !== undefined) {
-      const why = `container ${still.name} is ${still.state}, not running; match=any passes over what does not run`;
+      const why = `${still.kind} ${still.name} is ${still.state}, not running; match=any passes over what does not run`;
       throw new OperationalError('not-executable', `${who}: ${why}`);
     }
   }
@@ -120,9 +128,24 @@ function placesOf(hook: Hook, { settings }: Action, view: View, held: readonly H
   const passedOver = matches.filter((workload) => !isUsable(workload));
   addNotes(
     notes,
-    passedOver.map(({ name, state }) => `${who}: container ${name} is ${state}: passed over`),
+    passedOver.map(({ kind, name, state }) => `${who}: ${kind} ${name} is ${state}: passed over`),
   );
-  return matches.filter(isUsable).map(({ key, instance, name }) => ({ kind: 'workload', key, instance, name, target }));
+  const { container } = hook.target as { readonly container?: string };
+  return matches.filter(isUsable).map(({ kind, key, instance, name, partOf, containers }) => {
+    if (kind === 'pod' && settings.user !== undefined)
+      throw new OperationalError('configuration', `${who}: user=${settings.user}: Kubernetes has no such thing`);
+    if (container !== undefined && containers?.includes(container) !== true)
+      throw new OperationalError('configuration', `${who}: ${kind} ${name} has no container ${container}`);
+    return {
+      ...{ kind: 'workload', key, instance, name, target },
+      ...(container === undefined ? {} : { container }),
+      ...(partOf === undefined ? {} : { partOf }),
+    };
+  });
+}
+
+function nounOf(target: Target): 'pod' | 'container' {
+  return target.kind === 'pod' ? 'pod' : 'container';
 }
 
 /** The workloads that a target names, in byte order. */
@@ -141,6 +164,8 @@ function matchesOf(target: Target, { workloads, project }: View): readonly Workl
         (one) => one.service === target.service && (wanted === undefined || one.project === wanted),
       );
     }
+    case 'pod':
+      return candidates.filter(({ kind, labels }) => kind === 'pod' && isSelected(labels, target.selector));
     case 'label':
       return candidates.filter(({ inScope, labels }) => inScope && labels[target.label] === target.value);
     default:
@@ -208,7 +233,8 @@ function makeClaims(steps: readonly Step[], holds: readonly HoldSpec[]): Claim[]
   for (const { key, name } of holds) claims.set(`hold ${key}`, { key, name, use: 'hold' });
   for (const { call } of steps) {
     if (call.place.kind === 'host') continue;
-    const { key, name } = call.place;
+    const { name, partOf } = call.place;
+    const key = partOf ?? call.place.key;
     claims.set(`exec ${key}`, { key, name, use: 'exec' });
   }
   return [...claims.values()];

@@ -1,5 +1,13 @@
-/** What is held, or what a hook runs in: one container (later a service, a Deployment, a StatefulSet). */
+/**
+ * What is held, or what a hook runs in. With Docker both are one container; on Kubernetes a Deployment or StatefulSet is
+ * held, and hooks run in its pods.
+ */
 export type Workload = WorkloadRef & {
+  readonly kind: WorkloadKind;
+  /** Of a pod: the workload that is held in its place, where there is one. */
+  readonly partOf?: WorkloadKey;
+  /** Of a pod: the names of its containers. */
+  readonly containers?: readonly string[];
   readonly project?: string;
   readonly service?: string;
   readonly number?: number;
@@ -9,9 +17,9 @@ export type Workload = WorkloadRef & {
   readonly inScope: boolean;
   /** Of another project than the sidecar's own: an error in its labels passes it over and stops nobody's backup. */
   readonly foreign: boolean;
-  /** All its labels, but for `sidehook.*` ones that equal the image's own. */
+  /** All its labels, but for `sidehook.*` ones that equal the image's own; of a pod, `sidehook.io/*` annotations as such. */
   readonly labels: Readonly<Record<string, string>>;
-  /** `sidehook.*` labels that equal the image's own: passed over, and named. */
+  /** `sidehook.*` labels that are not its operator's (the image's own; not in the pod template): passed over, and named. */
   readonly imageLabels: readonly string[];
   readonly state: WorkloadState;
   readonly health: 'none' | 'starting' | 'healthy' | 'unhealthy';
@@ -36,6 +44,9 @@ export type WorkloadRef = {
   readonly name: string;
 };
 
+/** `container` with Docker; the others on Kubernetes. */
+export type WorkloadKind = 'container' | 'pod' | 'deployment' | 'statefulset';
+
 export type WorkloadKey = string & { readonly brand?: 'WorkloadKey' };
 
 export type WorkloadState = 'running' | 'paused' | 'restarting' | 'created' | 'exited';
@@ -53,8 +64,22 @@ export type Target =
   | { readonly kind: 'container'; readonly name: string }
   | { readonly kind: 'service'; readonly service: string; readonly project?: string }
   | { readonly kind: 'label'; readonly label: string; readonly value: string }
+  /** The pods with these labels; `container`: which of each one's containers, unset: the pod's default one. */
+  | { readonly kind: 'pod'; readonly selector: readonly Requirement[]; readonly container?: string }
   /** The one container whose label the hook is. */
-  | { readonly kind: 'workload'; readonly key: WorkloadKey; readonly name: string };
+  | {
+      readonly kind: 'workload';
+      readonly key: WorkloadKey;
+      readonly name: string;
+      readonly container?: string;
+    };
+
+/** One part of a label selector: `app=db`, `tier!=cache`, `app`, `!app`. */
+export type Requirement = {
+  readonly label: string;
+  readonly is: 'equal' | 'other' | 'there' | 'absent';
+  readonly value: string;
+};
 
 /** A target as its operator wrote it: `service:db`. */
 export function describeTarget(target: Target): string {
@@ -67,7 +92,28 @@ export function describeTarget(target: Target): string {
       return `service:${target.project === undefined ? '' : `${target.project}/`}${target.service}`;
     case 'label':
       return `label:${target.label}=${target.value}`;
+    case 'pod':
+      return `pod:${target.selector.map(describeRequirement).join(',')}${containerOf(target)}`;
     case 'workload':
-      return `container:${target.name}`;
+      return `${target.key.startsWith('pod/') ? 'pod' : 'container'}:${target.name}${containerOf(target)}`;
   }
+}
+
+function containerOf({ container }: { readonly container?: string }): string {
+  return container === undefined ? '' : `;container=${container}`;
+}
+
+function describeRequirement({ label, is, value }: Requirement): string {
+  return { equal: `${label}=${value}`, other: `${label}!=${value}`, there: label, absent: `!${label}` }[is];
+}
+
+/** Whether these labels fulfil a selector, by the rules of Kubernetes: what is absent is also other than any value. */
+export function isSelected(
+  labels: Readonly<Record<string, string | undefined>>,
+  selector: readonly Requirement[],
+): boolean {
+  return selector.every(({ label, is, value }) => {
+    const own = labels[label];
+    return { equal: own === value, other: own !== value, there: own !== undefined, absent: own === undefined }[is];
+  });
 }

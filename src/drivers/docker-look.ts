@@ -151,6 +151,7 @@ function isNamed(one: Listed, target: Target, project: string | undefined): bool
   const labels = one.Labels ?? {};
   switch (target.kind) {
     case 'host':
+    case 'pod':
       return false;
     case 'container':
       return own.nameOf(one) === target.name;

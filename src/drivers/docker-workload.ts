@@ -154,6 +154,7 @@ function identityOf(id: string, slashName: string, labels: Labels, around: Surro
   const isRead = (label: string) => label.startsWith(OWN_PREFIX) || around.wanted.has(label);
   const isImages = (label: string) => label.startsWith(OWN_PREFIX) && around.imageLabels[label] === labels[label];
   return {
+    kind: 'container',
     key: keyOf(name, labels),
     instance: id,
     name,

@@ -1,7 +1,7 @@
 import { OperationalError } from '../core/errors.ts';
 import { parseHookFile } from '../core/header.ts';
 import type { Hook } from '../core/hook.ts';
-import { type LabelWishes, parseLabels } from '../core/labels.ts';
+import { type LabelWishes, parseLabels, wordOf } from '../core/labels.ts';
 import type { Situation } from '../core/plan.ts';
 import type { Note } from '../core/ports.ts';
 import type { Workload, WorkloadKey } from '../core/workload.ts';
@@ -26,7 +26,11 @@ export async function survey(tools: Tools, signal: AbortSignal): Promise<Situati
   const labelHooks: Hook[] = [];
   for (const workload of view.workloads.filter(({ inScope, oneOff }) => inScope && !oneOff).toSorted(byIdentity)) {
     for (const label of workload.imageLabels) {
-      notes.push(`container ${workload.name}, label ${label}: passed over: it is the image's own, not its operator's`);
+      const whose =
+        workload.kind === 'container' ? "it is the image's own" : "its owner's pod template has no such thing";
+      notes.push(
+        `${workload.kind} ${workload.name}, ${wordOf(workload, label)}: passed over: ${whose}, not its operator's`,
+      );
     }
     const wish = readLabels(workload, { ...defaults, operations: settings.operations }, notes);
     if (wish === undefined) continue;
@@ -46,7 +50,7 @@ function readLabels(
     return parseLabels(workload, limits);
   } catch (error) {
     if (!(workload.foreign && error instanceof OperationalError)) throw error;
-    notes.push(`container ${workload.name}: passed over: ${error.message}`);
+    notes.push(`${workload.kind} ${workload.name}: passed over: ${error.message}`);
     return undefined;
   }
 }

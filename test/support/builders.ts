@@ -7,7 +7,15 @@ import type { Dependency, Workload } from '../../src/core/workload.ts';
 /** A running container `app/NAME/1` with no labels. */
 export function aWorkload(name: string, more: Partial<Workload> = {}): Workload {
   return {
-    ...{ key: `app/${name}/1`, instance: `id-${name}`, name, project: 'app', service: name, number: 1 },
+    ...{
+      kind: 'container',
+      key: `app/${name}/1`,
+      instance: `id-${name}`,
+      name,
+      project: 'app',
+      service: name,
+      number: 1,
+    },
     ...{ oneOff: false, inScope: true, foreign: false, labels: {}, imageLabels: [], state: 'running', health: 'none' },
     ...{ startedAt: '2026-01-01T00:00:00Z', finishedAt: '0001-01-01T00:00:00Z', healthTermMs: 0, dependsOn: [] },
     ...more,

@@ -235,7 +235,18 @@ function keyOf({ project, name }: Box): string {
 function workloadOf(box: Box): Workload {
   const { name, project, instance, state, health, startedAt, finishedAt, exitCode, labels, dependsOn, oneOff } = box;
   return {
-    ...{ key: keyOf(box), instance, name, project, service: name, number: 1, oneOff, inScope: true, foreign: false },
+    ...{
+      kind: 'container',
+      key: keyOf(box),
+      instance,
+      name,
+      project,
+      service: name,
+      number: 1,
+      oneOff,
+      inScope: true,
+      foreign: false,
+    },
     ...{ labels, imageLabels: [], state, health, exitCode, healthTermMs: 0, dependsOn },
     startedAt: String(startedAt).padStart(8, '0'),
     finishedAt: String(finishedAt).padStart(8, '0'),

@@ -52,6 +52,16 @@ describe('the header of a hook file', () => {
     assert.deepEqual(targetOf('container:a.b-c_1'), { kind: 'container', name: 'a.b-c_1' });
     assert.deepEqual(targetOf('service:shop/db'), { kind: 'service', project: 'shop', service: 'db' });
     assert.deepEqual(targetOf('label:role=db=main'), { kind: 'label', label: 'role', value: 'db=main' });
+    assert.deepEqual(targetOf('pod:app.kubernetes.io/name=db,tier!=cache,!old,new;container=postgres'), {
+      kind: 'pod',
+      selector: [
+        { label: 'app.kubernetes.io/name', is: 'equal', value: 'db' },
+        { label: 'tier', is: 'other', value: 'cache' },
+        { label: 'old', is: 'absent', value: '' },
+        { label: 'new', is: 'there', value: '' },
+      ],
+      container: 'postgres',
+    });
   });
 
   const bad: readonly [header: string, message: RegExp][] = [
@@ -64,7 +74,11 @@ describe('the header of a hook file', () => {
     ['on=backup.captured', /captured is not supported/],
     ['session=yes', /line 2, session: not supported/],
     ['image=alpine', /line 2, image: not supported/],
-    ['target=pod:app=x', /pod targets are not supported/],
+    ['target=pod:', /expected key=value|pod:SELECTOR/],
+    ['target=pod:app=x;container=', /pod:SELECTOR/],
+    ['target=pod:!app=x', /pod:SELECTOR/],
+    ['target=pod:app=x,', /pod:SELECTOR/],
+    ['target=pod:app=$(id)', /pod:SELECTOR/],
     ['user=a;b', /line 2, user: expected a user/],
     ['nonsense', /line 2: expected key=value, got "nonsense"/],
     ['while=held while=running', /line 2, while: said twice/],
