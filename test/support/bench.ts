@@ -41,7 +41,7 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
     list: async () => ({ files, passedOver: [] }),
     async run(call, sink, signal) {
       const { name } = call.call;
-      engine.diary.push({ at: clock.monotonicMs(), did: `host ${call.call.state}`, name });
+      engine.diary.push({ at: clock.monotonicMs(), did: `host ${call.call.state}`, name, by: 'driver' });
       const ended = (await hostHooks.get(name)?.(call, sink, signal)) ?? 0;
       if (typeof ended !== 'number') return ended;
       return ended === 0 ? { status: 'succeeded' } : { status: 'failed', exitCode: ended };
