@@ -1,4 +1,4 @@
-import { complaintsOfPlaces, isWritableByOthers } from './config-places.ts';
+import { complaintsOfPlaces, isWritableByOthers, type Place } from './config-places.ts';
 import {
   flagOf,
   listOfText,
@@ -26,6 +26,8 @@ export const CONFIG_PATH = '/etc/sidehook/sidehook.yaml';
 
 /** All settings: frozen, plain, lengths in milliseconds, paths absolute. */
 export type Config = {
+  /** Where the file of settings is, or would be. */
+  readonly file: string;
   readonly run: {
     readonly dir: string;
     /** Undefined: the sidecar's own. */
@@ -119,17 +121,21 @@ export function loadConfig({
     SettingKey,
     Written
   >;
-  const config = makeConfig((key) => written[key]);
-  const ours = [
-    { name: 'hooks.dir', path: config.hooks.dir },
-    { name: 'state.dir', path: config.state.dir },
-    { name: 'the configuration', path: file },
-  ];
-  complaints.push(...complaintsOfPlaces({ name: 'run.dir', path: config.run.dir }, ours));
+  const config = makeConfig((key) => written[key], file);
+  complaints.push(...complaintsOfPlaces({ name: 'run.dir', path: config.run.dir }, ownPlacesOf(config)));
   if (isWritableByOthers(file)) complaints.push(`${file}: writable by others, so that anyone could choose other hooks`);
 
   if (complaints.length > 0) throw new OperationalError('configuration', complaints.join('\n'));
   return { config, written, origins };
+}
+
+/** What no client may write: who can, chooses what is run or forgets what is held. */
+export function ownPlacesOf({ file, hooks, state }: Config): readonly Place[] {
+  return [
+    { name: 'hooks.dir', path: hooks.dir },
+    { name: 'state.dir', path: state.dir },
+    { name: 'the configuration', path: file },
+  ];
 }
 
 /** Every setting on a line, `key = value  (where it came from)`; what may be secret is masked. */
@@ -164,12 +170,13 @@ function complaintOf(entry: Extract<Entry, { readonly key: SettingKey }>): strin
 }
 
 /** Turns checked text into what the program works with. */
-function makeConfig(read: (key: SettingKey) => Written): Config {
+function makeConfig(read: (key: SettingKey) => Written, file: string): Config {
   const text = (key: SettingKey) => String(read(key));
   const term = (key: SettingKey) => parseDuration(text(key)) ?? 0;
   const path = (key: SettingKey) => text(key).replace(/\/+$/, '');
   const scope = read('scope');
   return freeze({
+    file,
     run: {
       dir: path('run.dir'),
       ...ownerOf(text('run.owner')),

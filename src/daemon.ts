@@ -3,12 +3,12 @@ import { statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from './clock.ts';
-import type { Config } from './config.ts';
+import { type Config, ownPlacesOf } from './config.ts';
 import { OperationalError } from './core/errors.ts';
 import type { Intake, Log } from './core/ports.ts';
 import { parseRequest, type Request } from './core/request.ts';
 import { openHost } from './drivers/host.ts';
-import { openDriver } from './drivers/open.ts';
+import { type DriverOptions, openDriver } from './drivers/open.ts';
 import { openSocket } from './intake/socket.ts';
 import { openControl } from './intake/socket-control.ts';
 import { openSpool } from './intake/spool.ts';
@@ -75,14 +75,13 @@ export async function runDaemon(config: Config, edge: DaemonEdge, signal: AbortS
 /** The parts that do the work, with no way in yet: for the daemon, and for a look at the journal while it is down. */
 export async function openShared(
   config: Config,
-  { env, log }: DaemonEdge,
+  edge: DaemonEdge,
   stack: AsyncDisposableStack,
 ): Promise<{ readonly parts: Shared; readonly bugs: AbortController }> {
+  const { env, log } = edge;
   const journal = stack.use(openJournal(config.state.dir));
   const host = openHost({ hooksDir: config.hooks.dir, env, sharedDir: config.run.dir, log });
-  const { engine, scope } = config;
-  const options = { engine, scope, runDir: config.run.dir, stateDir: config.state.dir, env, log };
-  const driver = stack.use(await openDriver(options));
+  const driver = stack.use(await openDriver(driverOptionsOf(config, edge)));
   const bugs = new AbortController();
   const tools = { host, driver, journal, clock: systemClock, log, settings: settingsOf(config), makeRunId };
   const parts = makeShared(tools, (error) => bugs.abort(error));
@@ -92,6 +91,12 @@ export async function openShared(
     await Promise.allSettled([...parts.background]);
   });
   return { parts, bugs };
+}
+
+/** What the driver has to know of the settings. */
+export function driverOptionsOf(config: Config, { env, log }: Pick<DaemonEdge, 'env' | 'log'>): DriverOptions {
+  const { engine, scope, run, state } = config;
+  return { engine, scope, runDir: run.dir, stateDir: state.dir, own: ownPlacesOf(config), env, log };
 }
 
 const REOPEN_MS = 5000;
@@ -146,7 +151,8 @@ function makeParser({ operations, lease, hold }: Config): (raw: unknown, client:
   return (raw, client) => parseRequest(raw, { ...limits, client });
 }
 
-function settingsOf({ operations, hooks, hold, shutdown }: Config): Shared['tools']['settings'] {
+/** The settings that a run obeys. */
+export function settingsOf({ operations, hooks, hold, shutdown }: Config): Shared['tools']['settings'] {
   return {
     operations,
     hooksTimeoutMs: hooks.timeoutMs,

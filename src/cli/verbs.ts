@@ -11,13 +11,14 @@ const VERBS: Readonly<Record<string, Entry>> = {
   plan: { summary: 'show what a signal would lead to', load: () => import('./plan.ts') },
   status: { summary: 'show which runs are open and what is held', load: () => import('./status.ts') },
   release: { summary: 'release what is held, at once', load: () => import('./release.ts') },
+  doctor: { summary: 'check whether all is set up to keep its promises', load: () => import('./doctor.ts') },
   config: { summary: 'print the settings and where each came from', load: () => import('./config.ts') },
   health: { summary: 'tell by exit code whether the daemon does its work', load: () => import('./health.ts') },
   serve: { summary: 'be the daemon', load: () => import('./serve-verb.ts') },
 };
 
 /** In the design, and not in this version: better refused by name than taken for a misspelling. */
-const LATER = ['rehearse', 'history', 'doctor'];
+const LATER = ['rehearse', 'history'];
 
 /** Runs one verb and resolves to the exit code. Throws only what is a bug. */
 export async function runVerb(args: readonly string[], edge: Edge, version: string): Promise<number> {

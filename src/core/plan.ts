@@ -21,9 +21,12 @@ export type Situation = {
   readonly view: View;
   readonly wishes: ReadonlyMap<WorkloadKey, LabelWishes>;
   /** What is held already, by whichever run: the journal's word. */
-  readonly held: readonly Hold[];
+  readonly held: readonly Held[];
   readonly notes: readonly Note[];
 };
+
+/** Of a hold, what a plan has to know. */
+export type Held = Pick<Hold, 'key'>;
 
 /** Whose plan it is. */
 export type Asked = { readonly operation: string; readonly job: string };
@@ -104,7 +107,7 @@ function isFor(action: Action, operation: string, state: State): boolean {
   );
 }
 
-function placesOf(hook: Hook, { settings }: Action, view: View, held: readonly Hold[], notes: Note[]): Place[] {
+function placesOf(hook: Hook, { settings }: Action, view: View, held: readonly Held[], notes: Note[]): Place[] {
   if (hook.target.kind === 'host') return [{ kind: 'host' }];
   const target = describeTarget(hook.target);
   const who = `hook ${hook.name} (${target})`;

@@ -1,5 +1,6 @@
 /** The seams: what the run needs of the outside world. Adapters implement these; tests fake them only here. */
 
+import type { EngineUse, Finding } from './finding.ts';
 import type { Hold, HoldKind } from './hold.ts';
 import type { HookCall } from './hook.ts';
 import type { Claim, Step } from './plan.ts';
@@ -119,6 +120,9 @@ export interface Driver {
   release(ref: WorkloadRef, kind: HoldKind, signal: AbortSignal): Promise<Workload>;
   /** Wakes whenever a workload may have changed state: the engine's own events, and a slow tick where they break off. */
   changes(signal: AbortSignal): AsyncIterable<void>;
+  /** Whether it may do what it is used for, and whether the sidecar is set up to keep its promises; changes nothing.
+   * @throws OperationalError `engine-unavailable` */
+  examine(uses: readonly EngineUse[], signal: AbortSignal): Promise<readonly Finding[]>;
 }
 
 /** Time, so that a simulation can bend it. */

@@ -13,11 +13,16 @@ export type SharedPlace = { readonly volume?: string; readonly path: string };
 /** Where `runDir` is for the engine: below a mount of the sidecar's container, or on its own machine. */
 export async function findSharedPlace(self: Self, runDir: string): Promise<SharedPlace | undefined> {
   if (self.kind !== 'container') return { path: normal(await realpath(runDir).catch(() => runDir)) };
-  const mounts = (self.container.Mounts ?? []).filter(({ Destination }) => isWithin(runDir, Destination));
-  const [mount] = mounts.toSorted((a, b) => b.Destination.length - a.Destination.length);
+  const mount = mountOf(self.container, runDir);
   if (mount === undefined) return undefined;
   const path = normal(join(mount.Source ?? '', relative(mount.Destination, runDir)));
   return mount.Type === 'volume' && mount.Name !== undefined ? { volume: mount.Name, path } : { path };
+}
+
+/** The mount of a container that a path lies on; undefined: it lies in its writable layer. */
+export function mountOf({ Mounts }: Inspected, path: string): Mount | undefined {
+  const mounts = (Mounts ?? []).filter(({ Destination }) => isWithin(path, Destination));
+  return mounts.toSorted((a, b) => b.Destination.length - a.Destination.length)[0];
 }
 
 /** Whether a container mounts the shared directory, something below it, or something that it lies in. */
@@ -112,6 +117,7 @@ function publishedPorts(container: Inspected | Listed): readonly number[] {
   return bindings.flatMap((ports) => (ports ?? []).map(({ HostPort }) => Number(HostPort)));
 }
 
-function nameOfEither(container: Inspected | Listed): string {
+/** What people call it. */
+export function nameOfEither(container: Inspected | Listed): string {
   return isInspected(container) ? container.Name.replace(/^\//, '') : nameOf(container);
 }

@@ -117,7 +117,11 @@ async function listScope(
 }
 
 /** Clients of other projects: what one of them lives in may be ours. */
-async function listClients(api: Api, place: SharedPlace | undefined, signal: AbortSignal): Promise<readonly Listed[]> {
+export async function listClients(
+  api: Api,
+  place: SharedPlace | undefined,
+  signal: AbortSignal,
+): Promise<readonly Listed[]> {
   if (place === undefined) return [];
   const listed = await listContainers(api, { volume: [place.volume ?? place.path] }, signal);
   return listed.filter((one) => sharesPlace(one, place));

@@ -134,16 +134,16 @@ export function whyNothingIsHeld(self: Self, stateDir: string): string | undefin
   return `state.dir ${stateDir} is no mount, so that what is held would be forgotten with the container: mount a volume there`;
 }
 
+/** A promise that a dead sidecar could not keep. */
+export const NO_RESTART_POLICY =
+  'the sidecar has no restart policy: if it dies, what it holds stays down: set restart: unless-stopped';
+
 /** What is odd about the sidecar's own container. */
 export function notesOfSelf(self: Self, scope: 'project' | 'host' | readonly string[]): readonly Note[] {
   const notes: Note[] = [];
   if (self.kind === 'container') {
     const policy = self.container.HostConfig.RestartPolicy?.Name ?? '';
-    if (policy === '' || policy === 'no') {
-      notes.push(
-        'the sidecar has no restart policy: if it dies, what it holds stays down: set restart: unless-stopped',
-      );
-    }
+    if (policy === '' || policy === 'no') notes.push(NO_RESTART_POLICY);
   }
   const project = self.kind === 'container' ? self.container.Config.Labels?.[PROJECT_LABEL] : undefined;
   if (scope === 'project' && project === undefined) {

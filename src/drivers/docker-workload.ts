@@ -33,6 +33,8 @@ export type Inspected = {
   readonly Config: {
     readonly Hostname?: string;
     readonly User?: string;
+    /** Seconds; absent: the engine's own 10. */
+    readonly StopTimeout?: number;
     readonly Labels?: Labels | null;
     readonly Healthcheck?: Healthcheck | null;
   };
@@ -62,6 +64,7 @@ export type Mount = {
   readonly Name?: string;
   readonly Source?: string;
   readonly Destination: string;
+  readonly RW?: boolean;
 };
 
 type Labels = Readonly<Record<string, string>>;
@@ -171,7 +174,8 @@ function identityOf(id: string, slashName: string, labels: Labels, around: Surro
   };
 }
 
-function isOneOff(labels: Labels): boolean {
+/** Whether `compose run` made it. */
+export function isOneOff(labels: Labels): boolean {
   const { [ONE_OFF_LABEL]: oneOff = '' } = labels;
   return oneOff.toLowerCase() === 'true';
 }

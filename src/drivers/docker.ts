@@ -3,6 +3,7 @@ import { OperationalError } from '../core/errors.ts';
 import type { Driver, Log } from '../core/ports.ts';
 import { openApi } from './docker-api.ts';
 import { changes } from './docker-changes.ts';
+import { examine, type OwnPlace } from './docker-doctor.ts';
 import { endMarked } from './docker-end.ts';
 import { exec } from './docker-exec.ts';
 import { findContainer } from './docker-find.ts';
@@ -20,6 +21,8 @@ export type DockerOptions = {
   readonly scope: 'project' | 'host' | readonly string[];
   readonly runDir: string;
   readonly stateDir: string;
+  /** What no client may write: hooks, state, configuration. */
+  readonly own?: readonly OwnPlace[];
   readonly log?: Log;
 };
 
@@ -29,7 +32,7 @@ export type DockerOptions = {
  * @throws OperationalError `configuration` for a host that makes no sense
  */
 export async function openDocker(options: DockerOptions): Promise<Driver & AsyncDisposable> {
-  const { host, certDir, scope, runDir, stateDir, log } = options;
+  const { host, certDir, scope, runDir, stateDir, own = [], log } = options;
   const api = await openApi(host, certDir);
   const closing = new AbortController();
 
@@ -40,7 +43,7 @@ export async function openDocker(options: DockerOptions): Promise<Driver & Async
     if (self.kind === 'unknown') known = undefined; // perhaps the engine knows us a little later
     return self;
   };
-  const lookout = { api, scope, runDir, stateDir, findSelf: findSelfOnce, imageLabels: new Map() };
+  const lookout = { api, scope, runDir, stateDir, own, findSelf: findSelfOnce, imageLabels: new Map() };
 
   return {
     engine: 'docker',
@@ -51,6 +54,7 @@ export async function openDocker(options: DockerOptions): Promise<Driver & Async
       workloadOfContainer(lookout, await hold(api, ref, kind, timeoutMs, signal), signal),
     release: async (ref, kind, signal) => workloadOfContainer(lookout, await release(api, ref, kind, signal), signal),
     changes: (signal) => changes(api, log, AbortSignal.any([signal, closing.signal])),
+    examine: (uses, signal) => examine(lookout, uses, signal),
     async endLeftovers(ref, markPrefix, signal) {
       const container = await findContainer(api, ref, signal);
       if (container === undefined || container.State.Running !== true) return;

@@ -40,16 +40,41 @@ export function brokenByBeginning(beginning: Beginning): Broken | undefined {
   return text.includes('\0') || text.startsWith(ELF) ? undefined : broken(126, 'it has no #! line, such as #!/bin/sh');
 }
 
+/** Says why a file could not be started here, as far as that can be seen without starting it; undefined: nothing. */
+export async function findBroken(path: string, searchPath: string): Promise<string | undefined> {
+  const beginning = readBeginning(path);
+  if (beginning === undefined) return undefined; // executable, and not to be read: no reason to doubt it
+  const broken = brokenByBeginning(beginning);
+  if (broken !== undefined) return broken.why;
+  const interpreter = interpreterOf(beginning);
+  if (interpreter === undefined) return undefined;
+  const places = [interpreter, ...(soughtBy(beginning) ?? [])];
+  for (const place of places) {
+    const candidates = place.includes('/') ? [place] : searchPath.split(':').map((dir) => `${dir}/${place}`);
+    const found = await Promise.all(candidates.map(isThere));
+    if (!found.includes(true))
+      return `interpreter ${quoted(place)} was not found${hasCarriageReturn(beginning) ? `: ${CRLF}` : ''}`;
+  }
+  return undefined;
+}
+
+/** What `env` would look for in the PATH. */
+function soughtBy(beginning: Beginning): readonly string[] | undefined {
+  return /^#![ \t]*\S*\/env[ \t]+(?:-S[ \t]+)?([^\s=-][^\s=]*)(?:\s|$)/.exec(latin1(beginning))?.slice(1, 2);
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** Says why a program could not be started at all. */
 export async function brokenBySpawn(
   error: { readonly code?: string; readonly message: string },
   { file, beginning, cwd }: { readonly file: string; readonly beginning: Beginning | undefined; readonly cwd: string },
 ): Promise<Broken> {
-  const isThere = (path: string) =>
-    stat(path).then(
-      () => true,
-      () => false,
-    );
   switch (error.code) {
     case 'ENOENT':
     case 'ENOTDIR': {

@@ -32,5 +32,6 @@ export function openNone(): Driver {
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
       throw signal.reason;
     },
+    examine: async () => [{ what: 'engine', level: 'ok', says: 'none: host hooks alone' }],
   };
 }

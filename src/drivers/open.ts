@@ -10,6 +10,8 @@ export type DriverOptions = {
   /** What clients share with us, and what they must not: a container that mounts the first is a client. */
   readonly runDir: string;
   readonly stateDir: string;
+  /** What no client may write, by the setting that names it. */
+  readonly own: readonly { readonly name: string; readonly path: string }[];
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
 };

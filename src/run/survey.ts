@@ -2,16 +2,22 @@ import { OperationalError } from '../core/errors.ts';
 import { parseHookFile } from '../core/header.ts';
 import type { Hook } from '../core/hook.ts';
 import { type LabelWishes, parseLabels, wordOf } from '../core/labels.ts';
-import type { Situation } from '../core/plan.ts';
+import type { Held, Situation } from '../core/plan.ts';
 import type { Note } from '../core/ports.ts';
 import type { Workload, WorkloadKey } from '../core/workload.ts';
 import type { Tools } from './tools.ts';
+
+/** Of the journal, what is held is all that a look needs. */
+export type SurveyTools = Pick<Tools, 'host' | 'driver'> & {
+  readonly journal: { holds(): readonly Held[] };
+  readonly settings: Pick<Tools['settings'], 'operations' | 'hooksTimeoutMs'>;
+};
 
 /**
  * Looks everything up that a plan is made from: hooks.d, the engine, the journal. Afresh for every `pre`.
  * @throws OperationalError `configuration`, `refused`, `engine-unavailable`
  */
-export async function survey(tools: Tools, signal: AbortSignal): Promise<Situation> {
+export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<Situation> {
   const { host, driver, journal, settings } = tools;
   const defaults = { timeoutMs: settings.hooksTimeoutMs };
   const { files, passedOver } = await host.list();

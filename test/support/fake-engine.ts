@@ -229,6 +229,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
         if (signal.aborted) return;
       }
     },
+    examine: async () => [],
   };
 
   async function run(box: Box, text: string, call: ProgramCall, sink: Sink, signal: AbortSignal): Promise<Outcome> {

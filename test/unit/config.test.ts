@@ -38,6 +38,7 @@ describe('settings', () => {
   it('are complete with none given, typed and frozen to the bottom', () => {
     const { config, origins } = load();
     assert.deepEqual(config, {
+      file: '/nonexistent/sidehook.yaml',
       run: { dir: '/run/sidehook', mode: 0o770 },
       state: { dir: '/var/lib/sidehook' },
       hooks: { dir: '/etc/sidehook/hooks.d', timeoutMs: 3_600_000 },
