@@ -5,16 +5,17 @@
  *   node test/run.ts --unit [OPTION]...                   those that need no engine
  *   node test/run.ts --engine -- COMMAND [ARGUMENT]...    any command, with DOCKER_HOST set
  */
-import { availableParallelism, constants } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { relative, resolve } from 'node:path';
-import { execa } from 'execa';
+import { runCommand } from './support/command.ts';
 import { NoEngine, openEngine } from './support/engine-choice.ts';
 import { BUSYBOX, ensureImage, prepareImages } from './support/images.ts';
 import { ensureDockerCli, say } from './support/install.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const UNIT_TESTS = 'test/unit/**/*.test.ts';
-const ALL_TESTS = 'test/**/*.test.ts';
+/** But for those on a cluster, which have a runner of their own (test/kubernetes/run.ts). */
+const ALL_TESTS = ['test/*.test.ts', 'test/!(kubernetes)/**/*.test.ts'];
 const TEST_MS = 180_000;
 const EX_USAGE = 64;
 const EX_CONFIG = 78;
@@ -31,7 +32,7 @@ async function run(args: readonly string[]): Promise<number> {
     if (!isWholeSuite) return runTests(args);
     await ensureDockerCli(['compose', 'buildx']);
     await prepareImages();
-    return runTests([...args, ALL_TESTS]);
+    return runTests([...args, ...ALL_TESTS]);
   });
 }
 
@@ -67,14 +68,4 @@ async function withEngine(action: () => Promise<number>): Promise<number> {
     say(error.message);
     return EX_CONFIG;
   }
-}
-
-/** Resolves to the exit code, as a shell tells it. A signal to us is one to the command, which we outlive to clean up. */
-async function runCommand(command: string, args: readonly string[]): Promise<number> {
-  const child = execa(command, args, { stdio: 'inherit', reject: false });
-  const passOn = (signal: NodeJS.Signals) => child.kill(signal);
-  const passOnInterrupt = () => process.stdin.isTTY || passOn('SIGINT'); // a terminal sends it to the command itself
-  process.on('SIGTERM', passOn).on('SIGHUP', passOn).on('SIGINT', passOnInterrupt);
-  const { exitCode, signal } = await child;
-  return exitCode ?? 128 + (signal ? constants.signals[signal] : 0);
 }

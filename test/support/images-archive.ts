@@ -53,8 +53,8 @@ async function recipeDigest(): Promise<string> {
   return digest.digest('hex').slice(0, 16);
 }
 
-/** An archive as `docker save` writes it: one layer, one configuration that names it by its digest, one table. */
-async function writeArchive(name: string, root: string, config: ImageConfig, dir: string): Promise<void> {
+/** Writes an archive as `docker save` does: one layer, one configuration that names it by its digest, one table. */
+export async function writeArchive(name: string, root: string, config: ImageConfig, dir: string): Promise<void> {
   const layer = join(dir, 'layer.tar');
   await execa('tar', ['--create', '--file', layer, '--sort=name', '--numeric-owner', '--directory', root, '.']);
   const digest = createHash('sha256');

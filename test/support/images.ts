@@ -116,6 +116,11 @@ export async function ensureImage(name: ImageName): Promise<string> {
   });
 }
 
+/** The archive of the stand-in for an image, by that image's name: for what is no Docker engine. */
+export function standInArchive(name: ImageName): Promise<string> {
+  return makeImage(name, IMAGES[name]);
+}
+
 /** Does the slow part for all images, so that no test's time runs out over it. */
 export async function prepareImages(): Promise<void> {
   const names = Object.keys(IMAGES) as ImageName[];

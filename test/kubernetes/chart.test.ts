@@ -1,0 +1,47 @@
+/** The chart on a real cluster, with hooks that run in the sidecar itself. */
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { BUSYBOX } from '../support/images.ts';
+import { type Namespace, openNamespace } from './namespace.ts';
+
+const SUITE_MS = 15 * 60_000;
+const RELEASE = 'nightly-sidehook';
+
+describe('the chart, with hooks in the sidecar', { timeout: SUITE_MS }, () => {
+  let space: Namespace;
+  before(async () => {
+    space = await openNamespace('chart');
+  });
+  after(() => space[Symbol.asyncDispose]());
+
+  const backup = (...command: readonly string[]) => ({ image: BUSYBOX, command });
+  const hook = (line: string) => `#!/bin/sh\n# sidehook: on=backup.pre,backup.post\n${line}\n`;
+
+  it('runs hooks before and after a backup, and the sidecar ends with it', async () => {
+    const hooks = { '10-tell': hook('echo "$1 $2 $SIDEHOOK_STATUS"') };
+    await space.install(RELEASE, { hooks, backup: backup('sh', '-c', 'echo the data; exit 5') });
+    const job = await space.runNow(RELEASE);
+    const { exitCode, out } = await space.ended(job);
+    assert.equal(exitCode, 5, out);
+    const lines = out.split('\n').filter((line) => !line.startsWith('sidehook:'));
+    assert.deepEqual(lines, ['backup pre ', 'the data', 'backup post 5']);
+    const pod = await space.get('pod', await space.podOf(job));
+    assert.equal(pod.status.initContainerStatuses[0].state.terminated.exitCode, 0);
+    assert.equal(pod.status.initContainerStatuses[0].restartCount, 0);
+  });
+
+  it("gives the backup's container a hook's exit code, and runs no backup then", async () => {
+    await space.install(RELEASE, { hooks: { '10-fail': hook('exit 42') }, backup: backup('echo', 'the data') });
+    const { exitCode, out } = await space.ended(await space.runNow(RELEASE));
+    assert.equal(exitCode, 42, out);
+    assert.doesNotMatch(out, /the data/);
+  });
+
+  it('leaves nothing when it is uninstalled', async () => {
+    await space.kubectl('delete', 'jobs', '--all');
+    assert.equal((await space.helm('uninstall', RELEASE, '--wait')).exitCode, 0);
+    const kinds = 'all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,persistentvolumeclaims';
+    const left = (await space.kubectl('get', kinds, '--output=name')).split('\n').filter(Boolean);
+    assert.deepEqual(left.toSorted(), ['configmap/kube-root-ca.crt', 'serviceaccount/default']);
+  });
+});

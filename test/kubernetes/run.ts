@@ -1,0 +1,47 @@
+/**
+ * Runs the tests on a real cluster, which is built and started for them:
+ *
+ *   node test/kubernetes/run.ts [OPTION OR FILE OF node --test]...   all tests in this folder, or those in the files
+ *   node test/kubernetes/run.ts --where-possible                     no failure where there can be no cluster
+ *   node test/kubernetes/run.ts --cluster -- COMMAND [ARGUMENT]...   any command, with KUBECONFIG set
+ */
+import { mkdtempDisposable } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { runCommand } from '../support/command.ts';
+import { say } from '../support/install.ts';
+import { openCluster } from './cluster.ts';
+import { clusterImages } from './images.ts';
+import { whyNoCluster } from './parts.ts';
+
+const TESTS = 'test/kubernetes/**/*.test.ts';
+const WHERE_POSSIBLE = '--where-possible';
+const TEST_MS = 180_000;
+const EX_USAGE = 64;
+const EX_CONFIG = 78;
+
+process.exitCode = await run(process.argv.slice(2));
+
+async function run(all: readonly string[]): Promise<number> {
+  const args = all.filter((arg) => arg !== WHERE_POSSIBLE);
+  const why = await whyNoCluster();
+  if (why) {
+    say(`the tests on a cluster are not run: ${why}`);
+    return args.length < all.length ? 0 : EX_CONFIG;
+  }
+  const command = args[0] === '--cluster' ? args.slice(args[1] === '--' ? 2 : 1) : testCommand(args);
+  const [program, ...rest] = command;
+  if (program === undefined) {
+    say('usage: node test/kubernetes/run.ts --cluster -- COMMAND [ARGUMENT]...');
+    return EX_USAGE;
+  }
+  await using workDir = await mkdtempDisposable(join(tmpdir(), 'sidehook-cluster-images-'));
+  await using cluster = await openCluster(await clusterImages(workDir.path));
+  return await runCommand(program, rest, cluster.env);
+}
+
+function testCommand(args: readonly string[]): readonly string[] {
+  const files = args.every((arg) => arg.startsWith('-')) ? [TESTS] : [];
+  const defaults = ['--test-reporter=spec', `--test-timeout=${TEST_MS}`, '--test-concurrency=2'];
+  return [process.execPath, '--test', ...defaults, ...args, ...files];
+}
