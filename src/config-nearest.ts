@@ -1,4 +1,4 @@
-/** `; did you mean hooks.dir?` for what is probably a slip of the finger; nothing when no name is near. */
+/** `; the nearest known one is hooks.dir`, for what is probably a slip of the finger. */
 export function nearestTo(name: string, known: readonly string[]): string {
   const near = known
     .map((candidate) => ({ candidate, distance: distanceOf(name.toLowerCase(), candidate.toLowerCase()) }))

@@ -1,6 +1,6 @@
 import { OperationalError } from '../core/errors.ts';
+import type { HealthView } from '../core/ports.ts';
 import type { Edge } from './edge.ts';
-import { makeVoice } from './edge.ts';
 import { configOf, controlSocketOf, OPERATOR_HELP, OPERATOR_OPTIONS, show } from './operator.ts';
 import { makeRemoteViews } from './remote-views.ts';
 import { type Given, type Verb, wordsOf, wrongUsage } from './verb.ts';
@@ -21,23 +21,24 @@ const PATIENCE_MS = 5_000;
 async function start(given: Given, edge: Edge): Promise<number> {
   wordsOf(given);
   if (given.rest !== undefined) throw wrongUsage('-- : not expected');
-  const voice = makeVoice(edge, 'out');
   const socketPath = controlSocketOf(configOf(given, edge, 'lenient'));
+  const health = await healthOf(socketPath);
+  await show(given, edge, health, describe);
+  return health.ok ? 0 : 1;
+}
+
+async function healthOf(socketPath: string): Promise<HealthView> {
   const patience = AbortSignal.timeout(PATIENCE_MS);
   try {
-    const health = await makeRemoteViews(socketPath).health(patience);
-    await show(
-      given,
-      edge,
-      health,
-      ({ ok, why }) => `${ok ? 'healthy' : 'not healthy'}${why.map((line) => `\n  ${line}`).join('')}\n`,
-    );
-    return health.ok ? 0 : 1;
+    return await makeRemoteViews(socketPath).health(patience);
   } catch (error) {
-    if (error !== patience.reason && !(error instanceof OperationalError)) throw error;
-    await voice.say(
-      error instanceof OperationalError ? error.message : `no answer at ${socketPath} within ${PATIENCE_MS / 1000}s`,
-    );
-    return 1;
+    if (error === patience.reason)
+      return { ok: false, why: [`no answer at ${socketPath} within ${PATIENCE_MS / 1000}s`] };
+    if (!(error instanceof OperationalError)) throw error;
+    return { ok: false, why: [error.message] };
   }
+}
+
+function describe({ ok, why }: HealthView): string {
+  return `${ok ? 'healthy' : 'not healthy'}${why.map((line) => `\n  ${line}`).join('')}\n`;
 }

@@ -1,4 +1,5 @@
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
+import { nearestTo } from '../config-nearest.ts';
 import { LONGEST_TERM_MS, parseDuration } from '../core/duration.ts';
 import { OperationalError } from '../core/errors.ts';
 import type { Edge } from './edge.ts';
@@ -31,7 +32,10 @@ export function parseGiven(args: readonly string[], options: ParseArgsOptionsCon
     return { values, words: positionals, rest: end < 0 ? undefined : args.slice(end + 1) };
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
-    throw wrongUsage(error.message.split('. ', 1)[0]?.replace(/^./, (first) => first.toLowerCase()) ?? 'wrong usage');
+    const said = error.message.split('. ', 1)[0]?.replace(/^./, (first) => first.toLowerCase()) ?? 'wrong usage';
+    const unknown = /^unknown option '(--[^']+)'/.exec(said)?.[1];
+    const known = Object.keys(options).map((name) => `--${name}`);
+    throw wrongUsage(unknown === undefined ? said : `${said}${nearestTo(unknown, known)}`);
   }
 }
 

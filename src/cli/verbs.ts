@@ -1,3 +1,4 @@
+import { nearestTo } from '../config-nearest.ts';
 import { exitCodeOfError, OperationalError } from '../core/errors.ts';
 import { type Edge, makeVoice, print } from './edge.ts';
 import { parseGiven, type Verb, wrongUsage } from './verb.ts';
@@ -33,7 +34,7 @@ export async function runVerb(args: readonly string[], edge: Edge, version: stri
     if (name !== undefined && LATER.includes(name))
       throw new OperationalError('configuration', `${name}: not in this version`);
     if (name === undefined) throw wrongUsage('which verb?');
-    if (entry === undefined) throw wrongUsage(`${name}: no such verb`);
+    if (entry === undefined) throw noSuchVerb(name);
     const { verb } = await entry.load();
     if (asksForHelp(rest)) return await help([name], edge);
     return await verb.start(parseGiven(rest, verb.options), edge);
@@ -45,6 +46,10 @@ export async function runVerb(args: readonly string[], edge: Edge, version: stri
       await print(edge.err, `Try: sidehook help${entry === undefined ? '' : ` ${name}`}\n`);
     return exitCodeOfError(error);
   }
+}
+
+function noSuchVerb(name: string): OperationalError {
+  return wrongUsage(`${name}: no such verb${nearestTo(name, Object.keys(VERBS))}`);
 }
 
 function asksForHelp(args: readonly string[]): boolean {
@@ -61,7 +66,7 @@ async function help([name, ...more]: readonly string[], { out }: Edge): Promise<
     return 0;
   }
   const entry = Object.hasOwn(VERBS, name) ? VERBS[name] : undefined;
-  if (entry === undefined) throw wrongUsage(`${name}: no such verb`);
+  if (entry === undefined) throw noSuchVerb(name);
   const { verb } = await entry.load();
   await print(out, `sidehook ${verb.usage}\n\n${verb.help}\n`);
   return 0;

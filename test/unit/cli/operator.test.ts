@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { describe, it } from 'node:test';
 import type { PlanView, StatusView } from '../../../src/core/ports.ts';
-import { type Cli, lastLine, startCli } from '../../support/cli.ts';
+import { type Cli, startCli } from '../../support/cli.ts';
 import { aRunView, openSidecar } from '../../support/scripted-sidecar.ts';
+
+const MAIN = resolve(import.meta.dirname, '../../../src/main.ts');
 
 const STATUS: StatusView = {
   version: '1.2.3',
@@ -128,7 +133,10 @@ describe('the verbs that ask the daemon', () => {
     assert.equal(bad.out(), 'not healthy\n  the engine does not answer\n');
     await using none = startCli(['health', '--state-dir', `${sidecar.dir}/none`]);
     assert.equal(await none.ended, 1);
-    assert.match(lastLine(none.err()), /^sidehook: no sidecar at .*control\.sock: it does not answer \(ENOENT\)$/);
+    assert.match(none.out(), /^not healthy\n {2}no sidecar at .*control\.sock: it does not answer \(ENOENT\)\n$/);
+    await using json = startCli(['health', '--json', '--state-dir', `${sidecar.dir}/none`]);
+    assert.equal(await json.ended, 1);
+    assert.match(JSON.stringify(JSON.parse(json.out())), /^{"ok":false,"why":\["no sidecar at /);
   });
 
   it('print the settings and where each came from, with secrets masked', async () => {
@@ -150,13 +158,18 @@ describe('the verbs that ask the daemon', () => {
 describe('the command line', () => {
   const wrong: readonly (readonly [args: readonly string[], exit: number, says: string])[] = [
     [[], 64, 'sidehook: which verb?\nTry: sidehook help\n'],
-    [['rnu'], 64, 'sidehook: rnu: no such verb\nTry: sidehook help\n'],
-    [['__proto__'], 64, 'sidehook: __proto__: no such verb\nTry: sidehook help\n'],
+    [['stauts'], 64, 'sidehook: stauts: no such verb; the nearest known one is status\nTry: sidehook help\n'],
+    [['__proto__'], 64, 'sidehook: __proto__: no such verb; the nearest known one is doctor\nTry: sidehook help\n'],
     [['run'], 64, 'sidehook: OPERATION: missing\nTry: sidehook help run\n'],
     [['run', 'backup'], 64, 'sidehook: -- COMMAND: missing\nTry: sidehook help run\n'],
     [['run', 'backup', '--'], 64, 'sidehook: -- COMMAND: missing\nTry: sidehook help run\n'],
     [['run', 'backup', 'now', '--', 'true'], 64, 'sidehook: now: not expected\nTry: sidehook help run\n'],
-    [['run', 'backup', '--jbo', 'x', '--', 'true'], 64, "sidehook: unknown option '--jbo'\nTry: sidehook help run\n"],
+    [
+      ['run', 'backup', '--jbo', 'x', '--', 'true'],
+      64,
+      "sidehook: unknown option '--jbo'; the nearest known one is --job\nTry: sidehook help run\n",
+    ],
+    [['status', '-x'], 64, "sidehook: unknown option '-x'\nTry: sidehook help status\n"],
     [
       ['run', 'backup', '--timeout', '5', '--', 'true'],
       64,
@@ -174,7 +187,7 @@ describe('the command line', () => {
       'sidehook: STATE: expected pre, inspect, captured, post, got before\nTry: sidehook help signal\n',
     ],
     [['status', 'please'], 64, 'sidehook: please: not expected\nTry: sidehook help status\n'],
-    [['help', 'me'], 64, 'sidehook: me: no such verb\nTry: sidehook help\n'],
+    [['help', 'me'], 64, 'sidehook: me: no such verb; the nearest known one is run\nTry: sidehook help\n'],
     [['rehearse', 'backup'], 78, 'sidehook: rehearse: not in this version\n'],
     [['history'], 78, 'sidehook: history: not in this version\n'],
   ];
@@ -186,6 +199,14 @@ describe('the command line', () => {
       assert.equal(cli.out(), '');
     });
   }
+
+  it('says nothing about a reader that has gone', async () => {
+    for (const verb of ['config --json', 'help']) {
+      await using shell = startShell(`{ "$0" "$1" ${verb}; echo "code $?" >&2; } | :`);
+      assert.equal(await shell.ended, 0);
+      assert.equal(shell.err(), 'code 0\n');
+    }
+  });
 
   it('helps with every verb that it names, and with no file nor daemon there', async () => {
     const { out } = await ended(startCli(['help']));
@@ -213,4 +234,15 @@ async function ended(cli: Cli): Promise<{ readonly out: string }> {
   await using running = cli;
   assert.equal(await running.ended, 0, running.err());
   return { out: running.out() };
+}
+
+/** A shell line whose $0 and $1 are how the CLI is started. */
+function startShell(line: string) {
+  const child = spawn('sh', ['-c', line, process.execPath, MAIN], { stdio: ['ignore', 'ignore', 'pipe'] });
+  let text = '';
+  child.stderr.on('data', (chunk) => {
+    text += String(chunk);
+  });
+  const ended = once(child, 'close').then(([code]) => code as number);
+  return { ended, err: () => text, [Symbol.asyncDispose]: () => ended.then(() => undefined) };
 }
