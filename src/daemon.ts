@@ -62,9 +62,11 @@ export async function runDaemon(config: Config, edge: DaemonEdge, signal: AbortS
   const stopped = AbortSignal.any([signal, shared.bugs.signal]);
   const intakes: readonly Intake[] = [spool, socket];
   shared.parts.inBackground(watchEngine(shared.parts));
-  await recover(intakes, shared.parts);
-  log.info('ready', { version, engine: shared.parts.tools.driver.engine, dir: config.run.dir });
-  await Promise.all(intakes.map((intake) => takeAll(intake, shared.parts, stopped)));
+  await untilAborted(recover(intakes, shared.parts), shared.parts, stopped);
+  if (!stopped.aborted) {
+    log.info('ready', { version, engine: shared.parts.tools.driver.engine, dir: config.run.dir });
+    await Promise.all(intakes.map((intake) => takeAll(intake, shared.parts, stopped)));
+  }
 
   if (shared.bugs.signal.aborted) throw shared.bugs.signal.reason;
   log.info('stopping', { why: signal.reason instanceof Error ? signal.reason.message : String(signal.reason) });
@@ -97,6 +99,15 @@ export async function openShared(
 export function driverOptionsOf(config: Config, { env, log }: Pick<DaemonEdge, 'env' | 'log'>): DriverOptions {
   const { engine, scope, run, state } = config;
   return { engine, scope, runDir: run.dir, stateDir: state.dir, own: ownPlacesOf(config), env, log };
+}
+
+/** Waits for the work, and goes on with it in the background once told to end: recovery may wait for an engine. */
+function untilAborted(work: Promise<void>, { inBackground }: Shared, signal: AbortSignal): Promise<void> {
+  inBackground(work);
+  const { promise: aborted, resolve } = Promise.withResolvers<void>();
+  if (signal.aborted) resolve();
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  return Promise.race([work, aborted]);
 }
 
 const REOPEN_MS = 5000;

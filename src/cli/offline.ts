@@ -1,6 +1,6 @@
 import metadata from '../../package.json' with { type: 'json' };
 import type { Config } from '../config.ts';
-import type { Views } from '../core/ports.ts';
+import type { Views } from '../core/views.ts';
 import { openShared } from '../daemon.ts';
 import { openLog } from '../log.ts';
 import { makeViews } from '../run/views.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { CONFIG_FLAGS, type LoadedConfig, loadConfig } from '../config.ts';
-import type { Views } from '../core/ports.ts';
+import type { Views } from '../core/views.ts';
 import { type Edge, EXIT_CODE_OF_SIGNAL, print, untilTold } from './edge.ts';
 import { isUp, makeRemoteViews } from './remote-views.ts';
 import { type Given, textOf } from './verb.ts';

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { PlanView } from '../core/ports.ts';
 import { parseRequest } from '../core/request.ts';
+import type { PlanView } from '../core/views.ts';
 import type { Edge } from './edge.ts';
 import { askViews, makeTable, OPERATOR_HELP, OPERATOR_OPTIONS, show } from './operator.ts';
 import { type Given, textOf, type Verb, wordsOf, wrongUsage } from './verb.ts';

@@ -1,5 +1,5 @@
 import { OperationalError } from '../core/errors.ts';
-import type { HealthView, PlanView, RunView, StatusView, Views } from '../core/ports.ts';
+import type { HealthView, PlanView, RunView, StatusView, Views } from '../core/views.ts';
 import { answerOf } from '../intake/socket-wire.ts';
 import { ask, nobodyThere, type Question, strangeAnswer } from './wire.ts';
 

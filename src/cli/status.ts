@@ -1,4 +1,4 @@
-import type { StatusView } from '../core/ports.ts';
+import type { StatusView } from '../core/views.ts';
 import type { Edge } from './edge.ts';
 import { askViews, makeTable, OPERATOR_HELP, OPERATOR_OPTIONS, show } from './operator.ts';
 import { type Given, type Verb, wordsOf, wrongUsage } from './verb.ts';

@@ -1,6 +1,7 @@
 import type { Plan, Step } from './plan.ts';
-import type { Note, PlanView } from './ports.ts';
+import type { Note } from './ports.ts';
 import type { State } from './request.ts';
+import type { PlanView } from './views.ts';
 
 /** A plan for people: the steps of one state in the order in which they begin, and what is worth knowing. */
 export function viewPlan(plan: Plan, asked: { operation: string; job: string; state: State }): PlanView {

@@ -7,7 +7,7 @@ import type { Claim, Step } from './plan.ts';
 import type { HoldChange, HoldRecord, RunChange, RunRecord, StepRecord } from './record.ts';
 import type { Request } from './request.ts';
 import type { Answer, Outcome } from './result.ts';
-import type { Target, Workload, WorkloadRef } from './workload.ts';
+import type { Incarnation, Target, Workload, WorkloadKey, WorkloadRef } from './workload.ts';
 
 /** What a hook printed, as it came. */
 export type Output = { readonly stream: 'out' | 'err'; readonly bytes: Uint8Array };
@@ -32,6 +32,8 @@ export interface Lease {
   readonly ref: string;
   /** Resolves once the client is known to be dead; rejects only with the signal's reason. */
   lost(signal: AbortSignal): Promise<void>;
+  /** Whether the kernel itself says, just now, that somebody holds it: then nobody else's word counts. */
+  isHeld(): Promise<boolean>;
   /** Tells the client, if it listens, that its run was given up, and why in a line. Never throws. */
   abandon?(why: string): void;
 }
@@ -91,6 +93,8 @@ export type View = {
   readonly project?: string;
   /** Why nothing may be held at all: state.dir is no mount, or we cannot tell which container we are. */
   readonly unholdable?: string;
+  /** What has the directory that clients share with the sidecar, itself left out, and has not ended. */
+  readonly clients?: readonly Incarnation[];
   readonly notes: readonly Note[];
 };
 
@@ -123,6 +127,10 @@ export interface Driver {
   /** Whether it may do what it is used for, and whether the sidecar is set up to keep its promises; changes nothing.
    * @throws OperationalError `engine-unavailable` */
   examine(uses: readonly EngineUse[], signal: AbortSignal): Promise<readonly Finding[]>;
+  /** What of the sidecar's own project somebody stopped in the last moments, or stops within `forMs`, by name: none of
+   * `except`, no client, nothing that runs again. Absent where the engine knows no such project.
+   * @throws OperationalError `engine-unavailable` */
+  findStopping?(except: readonly WorkloadKey[], forMs: number, signal: AbortSignal): Promise<string | undefined>;
 }
 
 /** Time, so that a simulation can bend it. */
@@ -178,69 +186,3 @@ export interface Journal {
   /** Changes the pending hold of this workload. */
   changeHold(key: string, change: HoldChange): void;
 }
-
-/** What people and clients may ask the daemon, or the journal with the daemon down. All of it goes out as JSON. */
-export interface Views {
-  /** All that are open, and the last that are not; the newest first. */
-  runs(): Promise<readonly RunView[]>;
-  run(id: string): Promise<RunView | undefined>;
-  /** What a signal would lead to, with nothing done. @throws OperationalError as the signal itself would */
-  plan(request: Request, signal: AbortSignal): Promise<PlanView>;
-  status(signal: AbortSignal): Promise<StatusView>;
-  /** Releases what is held, also what a failed restore keeps (5.3), and tells what could not be. */
-  release(which: { readonly runId: string } | { readonly all: true }, signal: AbortSignal): Promise<Answer>;
-  health(signal: AbortSignal): Promise<HealthView>;
-}
-
-/** A run, as people and clients see it. */
-export type RunView = Pick<
-  RunRecord,
-  | 'id'
-  | 'job'
-  | 'client'
-  | 'operation'
-  | 'phase'
-  | 'openedAt'
-  | 'closedAt'
-  | 'outcome'
-  | 'status'
-  | 'distrust'
-  | 'leaseRef'
->;
-
-/** What a signal would lead to, in order. */
-export type PlanView = {
-  readonly operation: string;
-  readonly state: Request['state'];
-  readonly job: string;
-  readonly steps: readonly {
-    readonly do: 'run' | 'hold' | 'release';
-    /** The hook, or the workload. */
-    readonly what: string;
-    /** `host`, or the container. */
-    readonly where: string;
-    readonly why?: string;
-  }[];
-  readonly notes: readonly Note[];
-};
-
-/** What goes on now. */
-export type StatusView = {
-  readonly version: string;
-  /** ISO time of the daemon's start; absent when it is down and the journal alone was read. */
-  readonly since?: string;
-  readonly engine: { readonly kind: string; readonly reachable: boolean; readonly why?: string };
-  readonly runs: readonly RunView[];
-  readonly holds: readonly {
-    readonly workload: string;
-    readonly kind: HoldKind;
-    readonly status: Hold['status'];
-    readonly heldAt: string;
-    readonly runs: readonly string[];
-    /** Why it is not released yet. */
-    readonly why?: string;
-  }[];
-};
-
-/** Whether the daemon does its work. */
-export type HealthView = { readonly ok: boolean; readonly why: readonly Note[] };

@@ -1,6 +1,7 @@
 import type { Hold } from './hold.ts';
 import type { Step } from './plan.ts';
 import type { Outcome, RunOutcome } from './result.ts';
+import type { Incarnation } from './workload.ts';
 
 /** One operation from its `pre` to its `post`, as the journal has it. */
 export type RunRecord = {
@@ -20,6 +21,8 @@ export type RunRecord = {
   readonly requestId: string;
   readonly leaseRef: string;
   readonly lease: 'held' | number;
+  /** What had its client's directory at `pre`, each in the incarnation that it had then. */
+  readonly clients?: readonly Incarnation[];
   /** A restore's command may have written since (5.3). */
   readonly commandStarted: boolean;
   readonly outcome?: RunOutcome;

@@ -34,6 +34,9 @@ export type Workload = WorkloadRef & {
   readonly unholdable?: string;
 };
 
+/** A workload from one start to its next stop. `startedAt` is empty where it has been made and not been started. */
+export type Incarnation = WorkloadRef & { readonly startedAt: string };
+
 /** Finds a workload again: the instance while it lives, the key after it was made anew. */
 export type WorkloadRef = {
   /** Survives being made anew: `PROJECT/SERVICE/NUMBER` of compose, else the container's name. */

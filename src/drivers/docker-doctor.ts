@@ -5,7 +5,14 @@ import { inspectContainer, listContainers } from './docker-find.ts';
 import { findSharedPlace, mountOf, nameOfEither as nameOf, sharesPlace } from './docker-guard.ts';
 import { type Lookout, listClients } from './docker-look.ts';
 import { examinePermissions, REFUSED } from './docker-permissions.ts';
-import { NO_RESTART_POLICY, notesOfSelf, type Self, whyNothingIsHeld } from './docker-self.ts';
+import {
+  DEFAULT_GRACE_S,
+  ENOUGH_GRACE_S,
+  NO_RESTART_POLICY,
+  notesOfSelf,
+  type Self,
+  whyNothingIsHeld,
+} from './docker-self.ts';
 import { type Inspected, isOneOff, type Listed, PROJECT_LABEL, SERVICE_LABEL } from './docker-workload.ts';
 
 /** A directory or file of ours that no client may write, by the setting that names it. */
@@ -29,7 +36,7 @@ export async function examine(
     const container = (await serviceOf(api, self.container, signal)) ?? self.container;
     findings.push(restartOf(container, scope), graceOf(container), stateOf(self, self.container, lookout.stateDir));
   }
-  for (const note of notesOfSelf(self, scope).filter((note) => note !== NO_RESTART_POLICY))
+  for (const note of notesOfSelf(self, { scope, holds: false }).filter((note) => note !== NO_RESTART_POLICY))
     findings.push({ what: 'scope', level: 'warn', says: note });
   return [...findings, ...(await clientsOf(lookout, self, signal))];
 }
@@ -76,14 +83,10 @@ async function serviceOf(api: Api, { Config }: Inspected, signal: AbortSignal): 
 
 function restartOf(container: Inspected, scope: Lookout['scope']): Finding {
   const what = 'restart policy';
-  const isMissing = notesOfSelf({ kind: 'container', container }, scope).includes(NO_RESTART_POLICY);
+  const isMissing = notesOfSelf({ kind: 'container', container }, { scope, holds: false }).includes(NO_RESTART_POLICY);
   if (isMissing) return { what, level: 'fail', says: NO_RESTART_POLICY };
   return { what, level: 'ok', says: String(container.HostConfig.RestartPolicy?.Name) };
 }
-
-/** The engine's own, where nobody says. */
-const DEFAULT_GRACE_S = 10;
-const ENOUGH_GRACE_S = 60;
 
 function graceOf({ Config }: Inspected): Finding {
   const seconds = Config.StopTimeout ?? DEFAULT_GRACE_S;

@@ -30,10 +30,10 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
   const place = await findSharedPlace(self, runDir);
 
   const inScope = await listScope(api, scope, project, signal);
-  const clients = scope === 'host' ? [] : await listClients(api, place, signal);
+  const sharers = scope === 'host' ? [] : await listClients(api, place, signal);
   const named = await listNamed(api, targets, { project, inScope }, signal);
   const isInScope = new Set(inScope.map(({ Id }) => Id));
-  const listed = new Map([...clients, ...named, ...inScope].map((one) => [one.Id, one]));
+  const listed = new Map([...sharers, ...named, ...inScope].map((one) => [one.Id, one]));
   const outside = new Set(named.filter(({ Id }) => !isInScope.has(Id)).map(({ Id }) => Id));
 
   const matters = (one: Listed): boolean =>
@@ -44,6 +44,7 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
   const inspected = await inspectAll(api, [...listed.values()].filter(matters), signal);
 
   const residents = [...inspected.values()].filter((one) => sharesPlace(one, place));
+  const clients = residents.filter(({ Id }) => self.kind !== 'container' || Id !== self.container.Id);
   if (self.kind === 'container') residents.push(self.container);
   const guard = makeGuard({ self, runDir, place, residents, engine: await findDoorway(api) });
   const imageLabels = await readImageLabels(lookout, inspected.values(), signal);
@@ -65,7 +66,11 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
     workloads: withoutDoubles(workloads, listed),
     ...(project === undefined ? {} : { project }),
     ...(unholdable === undefined ? {} : { unholdable }),
-    notes: [...notesOfSelf(self, scope), ...imageLabels.notes],
+    clients: clients.flatMap(own.incarnationOf),
+    notes: [
+      ...notesOfSelf(self, { scope, holds: inScope.some(({ Labels }) => Labels?.['sidehook.hold'] !== undefined) }),
+      ...imageLabels.notes,
+    ],
   };
 }
 

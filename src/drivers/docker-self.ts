@@ -138,12 +138,24 @@ export function whyNothingIsHeld(self: Self, stateDir: string): string | undefin
 export const NO_RESTART_POLICY =
   'the sidecar has no restart policy: if it dies, what it holds stays down: set restart: unless-stopped';
 
-/** What is odd about the sidecar's own container. */
-export function notesOfSelf(self: Self, scope: 'project' | 'host' | readonly string[]): readonly Note[] {
+/** What a stop of the sidecar should leave it to start what it holds; and what an engine leaves where nothing is said. */
+export const ENOUGH_GRACE_S = 60;
+export const DEFAULT_GRACE_S = 10;
+
+/** What is odd about the sidecar's own container; `holds`: something in scope is to be held. */
+export function notesOfSelf(
+  self: Self,
+  { scope, holds }: { readonly scope: 'project' | 'host' | readonly string[]; readonly holds: boolean },
+): readonly Note[] {
   const notes: Note[] = [];
   if (self.kind === 'container') {
     const policy = self.container.HostConfig.RestartPolicy?.Name ?? '';
     if (policy === '' || policy === 'no') notes.push(NO_RESTART_POLICY);
+    const graceS = self.container.Config.StopTimeout ?? DEFAULT_GRACE_S;
+    if (holds && graceS >= 0 && graceS < ENOUGH_GRACE_S) {
+      const told = `when the sidecar is told to end, it has ${graceS} s to start what it holds`;
+      notes.push(`${told}: set stop_grace_period: 1m (docker run --stop-timeout 60)`);
+    }
   }
   const project = self.kind === 'container' ? self.container.Config.Labels?.[PROJECT_LABEL] : undefined;
   if (scope === 'project' && project === undefined) {

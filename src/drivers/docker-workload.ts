@@ -1,5 +1,5 @@
 /** What the engine says of a container -> Workload. Pure. */
-import type { Dependency, Workload, WorkloadKey, WorkloadState } from '../core/workload.ts';
+import type { Dependency, Incarnation, Workload, WorkloadKey, WorkloadState } from '../core/workload.ts';
 
 /** One line of `GET /containers/json`: what we read of it. */
 export type Listed = {
@@ -114,6 +114,15 @@ export function workloadOf(container: Inspected, around: Surroundings): Workload
     ...(status === 'exited' && state.ExitCode !== undefined ? { exitCode: state.ExitCode } : {}),
     healthTermMs: healthTermOf(config.Healthcheck),
   };
+}
+
+/** What of a container has not ended: none, or this one since it started, if it has. */
+export function incarnationOf({ Id, Name, State, Config }: Inspected): readonly Incarnation[] {
+  const name = Name.replace(/^\//, '');
+  const state = stateOf(State.Status);
+  if (state === 'exited') return [];
+  const startedAt = state === 'created' ? '' : momentOf(State.StartedAt);
+  return [{ key: keyOf(name, Config.Labels ?? {}), instance: Id, name, startedAt }];
 }
 
 /**

@@ -10,6 +10,7 @@ import { findContainer } from './docker-find.ts';
 import { hold, release } from './docker-hold.ts';
 import { inspectWorkload, look, workloadOfContainer } from './docker-look.ts';
 import { findSelf, type Self } from './docker-self.ts';
+import { findStopping } from './docker-stopping.ts';
 
 /** Which engine, what of it is ours, and where the sidecar keeps its own. */
 export type DockerOptions = {
@@ -53,6 +54,7 @@ export async function openDocker(options: DockerOptions): Promise<Driver & Async
     hold: async (ref, kind, timeoutMs, signal) =>
       workloadOfContainer(lookout, await hold(api, ref, kind, timeoutMs, signal), signal),
     release: async (ref, kind, signal) => workloadOfContainer(lookout, await release(api, ref, kind, signal), signal),
+    findStopping: (except, forMs, signal) => findStopping(lookout, except, forMs, signal),
     changes: (signal) => changes(api, log, AbortSignal.any([signal, closing.signal])),
     examine: (uses, signal) => examine(lookout, uses, signal),
     async endLeftovers(ref, markPrefix, signal) {

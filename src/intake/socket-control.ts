@@ -1,5 +1,6 @@
-import type { Log, Views } from '../core/ports.ts';
+import type { Log } from '../core/ports.ts';
 import type { Request } from '../core/request.ts';
+import type { Views } from '../core/views.ts';
 import type { Place } from './socket-listen.ts';
 import { makeViewRoutes } from './socket-routes.ts';
 import { openServer } from './socket-server.ts';

@@ -127,6 +127,7 @@ export function openLeases({ ttlMs, clock }: { readonly ttlMs: number; readonly 
     lease(ref) {
       return {
         ref,
+        isHeld: async () => (entries.get(ref)?.attached ?? 0) > 0,
         abandon(why) {
           end(ref, { lost: ended.get(ref)?.lost ?? false, why });
           for (const tell of [...(entries.get(ref)?.listeners ?? [])]) tell(why);

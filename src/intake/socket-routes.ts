@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { RunView, Views } from '../core/ports.ts';
 import type { Request } from '../core/request.ts';
+import type { RunView, Views } from '../core/views.ts';
 import { refusal } from './socket-problem.ts';
 import { type Route, sendJson } from './socket-server.ts';
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import type { Clock, Delivery, Intake, Log, Views } from '../core/ports.ts';
+import type { Clock, Delivery, Intake, Log } from '../core/ports.ts';
 import type { Request } from '../core/request.ts';
+import type { Views } from '../core/views.ts';
 import { makeDelivery, makeDeliveryToNobody, type SocketDelivery } from './socket-delivery.ts';
 import { type Leases, openLeases } from './socket-leases.ts';
 import type { Place } from './socket-listen.ts';

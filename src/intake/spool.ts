@@ -5,7 +5,7 @@ import type { Request } from '../core/request.ts';
 import { openArrivals } from './spool-arrivals.ts';
 import { makeReply, type Reply, type ReplyParts, tellGone } from './spool-delivery.ts';
 import { isCode, listNames, messageOf, type Owner, readBounded, remove, UnfitError, unless } from './spool-folder.ts';
-import { leaseLost } from './spool-lease.ts';
+import { leaseLost, lookAtLease } from './spool-lease.ts';
 import { openSweeper } from './spool-sweep.ts';
 import { openTree } from './spool-tree.ts';
 import { LARGEST_REQUEST, parseName, parseRequestText, senderOf } from './spool-wire.ts';
@@ -70,6 +70,7 @@ export async function openSpool(options: SpoolOptions): Promise<Intake & AsyncDi
     return {
       ref: `${prefix}${sender}`,
       lost: (signal) => leaseLost(sender, { folder: inbox, ttlMs: leaseTtlMs, clock, log }, signal),
+      isHeld: async () => (await lookAtLease(sender, inbox())) === 'alive',
       abandon: (why) => void tellGone(sender, why, parts),
     };
   }

@@ -1,12 +1,14 @@
-import { ERRORS } from '../core/errors.ts';
+import { ERRORS, OperationalError } from '../core/errors.ts';
 import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
-import { writeOrLog } from './engine.ts';
+import { isEngineAway, writeOrLog } from './engine.ts';
 import { orphansOf, releaseOrphans, retryPending } from './pending.ts';
 import { type ReleaseResult, releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
+import { findStopping } from './siblings.ts';
+import type { Tools } from './tools.ts';
 import { pendingOf } from './unwind.ts';
 
 /** Releases, at once, what a run holds, or all do; also what a failed restore keeps (5.3). A backup under way is told (65). */
@@ -35,19 +37,77 @@ export async function releaseNow(
   return { exitCode: ERRORS['workload-failed'].exit, message, notes };
 }
 
-/** The sidecar was told to end: no new work, and at once, without waiting for health, nothing stays down for our sake. */
+/** How long is waited for signs that the whole project is being stopped, and for a client's death to be found out. */
+const SIGNS_MS = 1000;
+
+/**
+ * The sidecar was told to end: no new work, and in order, without waiting for health, nothing stays down for our sake. A
+ * run whose client is dead, or that is being unwound, gets the rest of its `post`; for a living client what is held is
+ * let go of, or kept. Where others of the project are stopped, too, nothing is started that they would have to stop
+ * again; where the engine is away, nothing can be: then all of it is the next start's.
+ */
 export async function shutDown(shared: Shared): Promise<void> {
-  const { tools, stopping, ending, underWay, background } = shared;
+  const { tools, stopping, ending, background } = shared;
+  const isIdle = tools.journal.holds().length === 0 && tools.journal.runs('live').length === 0;
+  const signs = tools.clock.sleep(isIdle ? 0 : SIGNS_MS, ending.signal).catch(() => undefined);
+  const other = isIdle ? undefined : await findStopping(shared, SIGNS_MS);
+  await signs;
   stopping.abort(new Error('the sidecar is stopping'));
-  await Promise.allSettled(underWay.values());
-  if (tools.settings.shutdownHolds === 'release') {
-    const open = tools.journal.runs('live').filter((run) => run.phase === 'open' && !isHalfRestored(run));
-    await Promise.all(
-      open.map((run) => letGoOf(run, 'its holds were released, since the sidecar was stopped', shared)),
-    );
-  }
+  if (other === undefined) await Promise.race([letGoOfAll(shared), untilEngineIsLost(shared)]);
+  else tools.log.warn('kept for the next start: the project is being stopped', { with: other, held: namesHeld(tools) });
   ending.abort(new Error('the sidecar has ended'));
   await Promise.allSettled([...background]);
+}
+
+/** Twice: what was under way when we began may have become one of the others meanwhile. */
+async function letGoOfAll(shared: Shared): Promise<void> {
+  const { tools, underWay, unwindings } = shared;
+  for (const _ of ['first', 'again']) {
+    const open = tools.journal.runs('live').filter(({ phase }) => phase === 'open');
+    const work = [...open.map((run) => letGoOfLiving(run, shared)), releaseOrphans(shared)];
+    await Promise.allSettled([...underWay.values(), ...unwindings.values()]);
+    await Promise.all(work);
+  }
+}
+
+async function letGoOfLiving(run: RunRecord, shared: Shared): Promise<void> {
+  const isKept = shared.tools.settings.shutdownHolds === 'keep' || isHalfRestored(run);
+  if (!isKept) await letGoOf(run, 'its holds were released, since the sidecar was stopped', shared);
+  else await shared.runLock(run.id, async () => undefined); // whoever unwinds it may end that first
+}
+
+const AWAY_LOOK_MS = 1000;
+/** Short enough for the ten seconds that an engine gives by default. */
+const AWAY_MISSES = 4;
+const AWAY_PATIENCE_MS = 10_000;
+
+/** Resolves once the engine was away at several looks in a row: what is held is in the journal, and is waited for later. */
+async function untilEngineIsLost({ tools, ending }: Shared): Promise<void> {
+  for (let misses = 0; misses < AWAY_MISSES && !ending.signal.aborted; ) {
+    await tools.clock.sleep(AWAY_LOOK_MS, ending.signal).catch(() => undefined);
+    misses = (await isEngineLost(tools, ending.signal)) ? misses + 1 : 0;
+  }
+  if (!ending.signal.aborted)
+    tools.log.error('the engine is away: kept for the next start', { held: namesHeld(tools) });
+}
+
+/** By the word of what we need it for. */
+async function isEngineLost({ driver, journal, clock }: Tools, signal: AbortSignal): Promise<boolean> {
+  const places = journal.runs('live').flatMap(({ id }) => journal.steps(id).map(({ call }) => call.place));
+  const needed = journal.holds()[0] ?? places.find((place) => place.kind !== 'host');
+  if (needed === undefined) return false;
+  const patience = clock.deadline(AWAY_PATIENCE_MS);
+  try {
+    await driver.inspect(needed, AbortSignal.any([signal, patience]));
+    return false;
+  } catch (error) {
+    if (!(error instanceof OperationalError || signal.aborted || patience.aborted)) throw error;
+    return !(error instanceof OperationalError) || isEngineAway(error);
+  }
+}
+
+function namesHeld({ journal }: Tools): readonly string[] {
+  return journal.holds().map(({ name }) => name);
 }
 
 async function letGoOf({ id }: RunRecord, why: string, shared: Shared): Promise<readonly ReleaseResult[]> {

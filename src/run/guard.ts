@@ -1,9 +1,11 @@
 import { formatDuration } from '../core/duration.ts';
 import type { Lease } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
+import { clientsGone } from './clients.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { type Shared, toNobody } from './shared.ts';
+import { heedSiblings } from './siblings.ts';
 import { pendingOf } from './unwind.ts';
 
 /**
@@ -18,6 +20,7 @@ export function guard(run: RunRecord, lease: Lease | undefined, shared: Shared):
   const signal = AbortSignal.any([stop.signal, shared.stopping.signal]);
 
   const terms = [leaseEnd(run, lease, shared, signal)];
+  if (run.clients?.length) terms.push(clientsGone(run, lease, shared, signal));
   const maxima = pendingOf(run.id, shared.tools).map(({ maxMs }) => maxMs ?? settings.holdMaxMs);
   if (maxima.length > 0) {
     const ms = Math.min(...maxima);
@@ -62,6 +65,8 @@ export function abandon(runId: string, why: string, shared: Shared): Promise<voi
     if (run?.phase !== 'open') return;
     shared.guards.get(runId)?.lease?.abandon?.(why); // one that only hangs, or restores, can still end its command
     unguard(runId, shared);
+    await heedSiblings(shared);
+    if (shared.ending.signal.aborted) return; // the next start finds it out once more
     log.error('run abandoned', { run: runId, job: run.job, why });
     const distrust = [...run.distrust, `run ${runId} was abandoned: ${why}`];
     const ended = { ...run, phase: 'post', outcome: 'abandoned', distrust } as const;

@@ -8,6 +8,7 @@ import { finish } from './finish.ts';
 import { guard, unguard } from './guard.ts';
 import { describeResult, isFailure, runUntilFailure } from './hooks.ts';
 import type { Shared } from './shared.ts';
+import { heedSiblings } from './siblings.ts';
 import type { EndedRun } from './unwind.ts';
 import { findLostHolds } from './watch.ts';
 
@@ -16,6 +17,8 @@ export async function answerPost({ request, output }: Delivery, shared: Shared):
   return withRun(request, shared, async (run) => {
     unguard(run.id, shared);
     if (run.phase === 'post' && run.outcome !== undefined) return finish(run as EndedRun, shared, output); // cut off before
+    if (request.outcome === 'failure') await heedSiblings(shared); // its client was perhaps told to end, as we shall be
+    shared.ending.signal.throwIfAborted();
     await findLostHolds(shared, 'tell'); // the engine's word of it may still be under way
     const { distrust } = shared.tools.journal.run(run.id) ?? run;
     const ended: EndedRun = { ...run, distrust, phase: 'post', outcome: request.outcome, ...statusOf(request) };

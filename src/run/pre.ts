@@ -53,9 +53,10 @@ async function openWhenFree(
     const freed = turn.next(AbortSignal.any([woken.signal, signal]));
     freed.catch(() => undefined);
     try {
-      const plan = makePlan(request, await survey(tools, signal));
+      const situation = await survey(tools, signal);
+      const plan = makePlan(request, situation);
       signal.throwIfAborted();
-      const run = makeRun(request, sender.ref, shared);
+      const run = makeRun(request, sender.ref, situation.view.clients, shared);
       tools.journal.openRun(run, plan.steps, plan.claims);
       return { run, plan };
     } catch (error) {
@@ -71,11 +72,11 @@ async function openWhenFree(
   }
 }
 
-function makeRun(request: Request, leaseRef: string, { tools }: Shared): RunRecord {
+function makeRun(request: Request, leaseRef: string, clients: RunRecord['clients'] = [], { tools }: Shared): RunRecord {
   const { id: requestId, job, client, operation, params, lease } = request;
   return {
     id: tools.makeRunId(),
-    ...{ job, client, operation, params, lease, leaseRef, requestId },
+    ...{ job, client, operation, params, lease, leaseRef, requestId, clients },
     phase: 'pre',
     openedAt: tools.clock.now(),
     commandStarted: false,

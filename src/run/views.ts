@@ -1,8 +1,8 @@
 import { OperationalError } from '../core/errors.ts';
 import { makePlan } from '../core/plan.ts';
 import { viewPlan } from '../core/plan-view.ts';
-import type { RunView, Views } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
+import type { RunView, Views } from '../core/views.ts';
 import { releaseNow } from './control.ts';
 import type { Shared } from './shared.ts';
 import { survey } from './survey.ts';

@@ -63,7 +63,7 @@ describe('the sidecar in a container', () => {
 
     const view = await lookFromWithin(stack, {
       volumes: [`${shared}:/run/sidehook`, `${state}:/var/lib/sidehook`],
-      flags: ['--restart', 'on-failure:1'],
+      flags: ['--restart', 'on-failure:1', '--stop-timeout', '60'],
     });
     assert.equal(view.project, stack.name);
     assert.equal(view.unholdable, undefined);
@@ -81,6 +81,7 @@ describe('the sidecar in a container', () => {
     const view = await lookFromWithin(stack, { flags: ['--tmpfs', '/var/lib/sidehook'] });
     assert.match(view.unholdable ?? '', /state.dir \/var\/lib\/sidehook is no mount/);
     assert.match(view.notes.join(), /no restart policy/);
+    assert.match(view.notes.join(), /told to end, it has 10 s to start what it holds: set stop_grace_period: 1m/);
     assert.equal(unholdable(view, 'sidehook'), 'it is the sidecar itself');
   });
 

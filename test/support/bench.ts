@@ -32,6 +32,8 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
   const files: HookFile[] = [];
   const hostHooks = new Map<string, FakeHook>();
   const clients = new Map<string, PromiseWithResolvers<void>>();
+  /** What the kernel says of the clients' leases: bare signals leave none behind. */
+  const holding = new Set<string>();
   const bugs: unknown[] = [];
   const lines: { level: string; message: string; fields: Record<string, unknown> | undefined }[] = [];
   let requests = 0;
@@ -55,6 +57,7 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
 
   const leaseOf = (ref: string): Lease => ({
     ref,
+    isHeld: async () => holding.has(ref),
     lost: (signal) =>
       new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
@@ -136,13 +139,19 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
         ...{ params: {}, waitMs: 0, lease: 'held', outcome: 'success' },
         ...fields,
       };
+      if (request.lease === 'held') holding.add(ref);
       const output: Output[] = [];
       await conduct(deliveryOf(request, ref, output), shared);
       const answer = answers.get(request.id)?.at(-1);
       if (answer === undefined) throw new Error(`no answer to ${request.id}`);
       return { ...answer, output: output.map(({ bytes }) => Buffer.from(bytes).toString()).join('') };
     },
-    dieClient: (ref = 'client-1') => clients.get(ref)?.resolve(),
+    dieClient(ref = 'client-1'): void {
+      holding.delete(ref);
+      clients.get(ref)?.resolve();
+    },
+    /** A lease of which the kernel does not tell: a counter, where there are no FIFOs. */
+    forgetLease: (ref = 'client-1') => holding.delete(ref),
     /** As kill -9: what was under way never goes on, what the journal has is all that is left. */
     async crash(): Promise<void> {
       shared.ending.abort(new Error('killed'));

@@ -24,6 +24,8 @@ export type Box = {
   /** Why it cannot be started. */
   stuck?: string;
   unholdable?: string;
+  /** It has the directory that clients share. */
+  isClient?: true;
   oneOff: boolean;
 };
 
@@ -58,6 +60,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
   const listeners = new Set<(entry: Entry) => void>();
   const processes = new Set<Process>();
   const never = new AbortController().signal;
+  const stoppedByOthers = new Set<string>();
   let made = 0;
   let tick = 0;
   let away: string | undefined;
@@ -150,7 +153,14 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
     look: (_targets, signal): Promise<View> =>
       ask('list', 'containers', signal, () => {
         const workloads = [...boxes.values()].map(workloadOf);
-        return { workloads, project: 'app', notes: [], ...(unholdable === undefined ? {} : { unholdable }) };
+        const clients = [...boxes.values()]
+          .filter(({ isClient, state }) => isClient === true && state !== 'exited')
+          .map(workloadOf)
+          .map(({ key, instance, name, state, startedAt }) => ({
+            ...{ key, instance, name },
+            startedAt: state === 'created' ? '' : startedAt,
+          }));
+        return { workloads, project: 'app', clients, notes: [], ...(unholdable === undefined ? {} : { unholdable }) };
       }),
     inspect: (ref, signal) =>
       ask('inspect', ref.name, signal, () => {
@@ -221,6 +231,11 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
         }
         await unlessAborted(start(box), signal);
         return workloadOf(mustFind('start', ref));
+      }),
+    findStopping: (except, _forMs, signal) =>
+      ask('follow', 'events', signal, () => {
+        const others = [...stoppedByOthers].flatMap((name) => boxes.get(name) ?? []);
+        return others.find((box) => box.isClient === undefined && !except.includes(keyOf(box)))?.name;
       }),
     async *changes(signal) {
       const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
@@ -300,6 +315,15 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
     /** Somebody else's hand. */
     start: (name: string) => begin(boxes.get(name) as Box, 'other'),
     kill: (name: string) => end(boxes.get(name) as Box, 137, 'other'),
+    forgetStops: () => stoppedByOthers.clear(),
+    /** As `compose stop`, which does nothing with what we hold. */
+    stopByCompose(...names: readonly string[]): void {
+      for (const name of names) {
+        stoppedByOthers.add(name);
+        const box = boxes.get(name) as Box;
+        if (box.state === 'running') end(box, 0, 'other');
+      }
+    },
     setAway(why: string | undefined): void {
       away = why;
     },

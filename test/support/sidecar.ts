@@ -45,6 +45,8 @@ export type Sidecar = AsyncDisposable & {
   cli(...args: readonly string[]): Client;
   /** Starts the published client in a container that shares the run directory and nothing else. */
   clientIn(stack: Stack, args: readonly string[], options?: ContainerOptions): Promise<ClientContainer>;
+  /** The same for any command. */
+  runIn(stack: Stack, argv: readonly string[], options?: ContainerOptions): Promise<ClientContainer>;
   /** Resident memory of the daemon, in KiB. */
   residentKib(): Promise<number>;
 };
@@ -107,13 +109,9 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
     await gone;
   }
 
-  async function clientIn(
-    docked: Stack,
-    args: readonly string[],
-    more: ContainerOptions = {},
-  ): Promise<ClientContainer> {
+  async function runIn(docked: Stack, args: readonly string[], more: ContainerOptions = {}): Promise<ClientContainer> {
     const volumes = [...(more.volumes ?? []), `${runDir}:/run/sidehook`];
-    const id = await docked.run({ ...more, args: ['/run/sidehook/sidehook', ...args], volumes });
+    const id = await docked.run({ ...more, args, volumes });
     return {
       id,
       log: () => logsOf(id),
@@ -129,7 +127,8 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
   }
 
   const sidecar: Sidecar = {
-    ...{ runDir, stateDir, hooksDir, workDir, env, start, kill, clientIn },
+    ...{ runDir, stateDir, hooksDir, workDir, env, start, kill, runIn },
+    clientIn: (docked, args, more) => runIn(docked, ['/run/sidehook/sidehook', ...args], more),
     pid: () => daemon?.pid ?? 0,
     log: () => textFrom(0),
     async addHook(name, text) {

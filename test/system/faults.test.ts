@@ -27,6 +27,19 @@ describe('with three services held', () => {
     assert.match(sidecar.log(), /"run closed".*"abandoned"/);
   });
 
+  it('starts them again when the container is killed that gave a bare signal', async () => {
+    await using project = await openServices(THREE);
+    await using sidecar = await openSidecar({ scope: project.stack.name });
+    const script = '/run/sidehook/sidehook signal backup pre && echo begun && sleep 1000';
+    const client = await sidecar.runIn(project.stack, ['sh', '-c', script]);
+    await until(async () => (await client.log()).includes('begun'), { what: 'the answer', deadlineMs: 60_000 });
+    assert.equal(await project.runs('db'), false);
+    await client.kill();
+    await project.untilRunning(...NAMES);
+    await untilClosed(sidecar);
+    assert.match(sidecar.log(), /"run abandoned".*no container that shared its directory runs any more/);
+  });
+
   it('goes on with the run when the daemon is killed and starts anew', async () => {
     await using project = await openServices(THREE);
     await using sidecar = await openSidecar({ scope: project.stack.name });

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { describe, it } from 'node:test';
-import type { PlanView, StatusView } from '../../../src/core/ports.ts';
+import type { PlanView, StatusView } from '../../../src/core/views.ts';
 import { type Cli, startCli } from '../../support/cli.ts';
 import { aRunView, openSidecar } from '../../support/scripted-sidecar.ts';
 
