@@ -31,6 +31,8 @@ export type Project = AsyncDisposable & {
   /** The one container of a service. */
   idOf(service: string): Promise<string>;
   lifeOf(service: string): Promise<Life>;
+  /** From now on, which containers are started: the names of those so far. */
+  starts(): Promise<() => Promise<readonly string[]>>;
 };
 
 /** Builds the image in a folder of its own and gets the project ready; starts nothing. */
@@ -82,6 +84,17 @@ export async function openProject(): Promise<Project> {
     must,
     idOf,
     lifeOf: async (service) => JSON.parse(await docker('inspect', '--format', '{{json .State}}', await idOf(service))),
+    async starts() {
+      const since = await docker('info', '--format', '{{.SystemTime}}');
+      const label = `label=com.docker.compose.project=${docked.name}`;
+      const filters = ['type=container', 'event=start', label].flatMap((filter) => ['--filter', filter]);
+      return async () => {
+        const until = await docker('info', '--format', '{{.SystemTime}}');
+        const format = ['--format', '{{.Actor.Attributes.name}}'];
+        const text = await docker('events', '--since', since, '--until', until, ...filters, ...format);
+        return text.split('\n').filter(Boolean);
+      };
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

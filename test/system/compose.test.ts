@@ -191,6 +191,54 @@ describe('compose.yaml', { timeout: SUITE_MS }, () => {
     await untilRunning();
   });
 
+  it('starts what it holds when it alone is restarted, and tells the client', async () => {
+    const ended = await duringBackup(async () => {
+      assert.equal((await project.lifeOf('application')).Running, false);
+      await project.must('restart', 'sidehook');
+      await untilRunning();
+    });
+    assert.equal(ended.exitCode, 65, ended.stderr);
+    assert.match(ended.stderr, /its holds were released, since the sidecar was stopped: \S*application/);
+  });
+
+  it('starts nothing while compose stops the project, and the client learns what compose started after', async () => {
+    const ended = await duringBackup(async () => {
+      const startedNow = await project.starts();
+      await project.must('stop');
+      assert.deepEqual(await startedNow(), []);
+      await project.must('start');
+      await untilHealthy();
+      assert.equal((await project.lifeOf('application')).Running, true);
+    });
+    assert.equal(ended.exitCode, 65, ended.stderr);
+    assert.match(ended.stderr, /application-1 was held and runs again/);
+  });
+
+  it('starts at its next start what it left to compose, and compose did not start', async () => {
+    await duringBackup(async (client) => {
+      const startedNow = await project.starts();
+      await project.must('stop');
+      await docker('kill', client);
+      assert.deepEqual(await startedNow(), []);
+      await project.must('start', 'database', 'sidehook');
+      await untilRunning();
+    });
+    await untilHealthy();
+  });
+
+  it('starts nothing while compose takes the project down, and a new one comes up as ever', async () => {
+    const ended = await duringBackup(async () => {
+      const startedNow = await project.starts();
+      const { stderr } = await project.compose('down'); // its network may be in use by the client
+      assert.deepEqual(await startedNow(), [], stderr);
+      assert.equal(await docker('ps', '--quiet', '--filter', ofProject(), '--filter', 'name=application'), '');
+      await up();
+    });
+    assert.ok([65, 137, 143].includes(ended.exitCode ?? 0), `${ended.exitCode}: ${ended.stderr}`);
+    const next = await backup();
+    assert.equal(next.exitCode, 0, next.stderr);
+  });
+
   it('goes down without a trace but its volumes, and comes up again', async () => {
     const held = (await orders()).length;
     await project.must('down');
@@ -204,6 +252,11 @@ describe('compose.yaml', { timeout: SUITE_MS }, () => {
 
   const isBegun = async (): Promise<boolean> => (await inVolumes('ls /repository')).split('\n').includes('begun');
   const healthOf = async (service: string) => (await project.lifeOf(service)).Health?.Status;
+  const untilHealthy = () =>
+    until(async () => (await healthOf('sidehook')) === 'healthy', {
+      what: 'the sidecar to be healthy',
+      deadlineMs: HEALTHY_MS,
+    });
   const restartsOf = async (id: string) => Number(await docker('inspect', '--format', '{{.RestartCount}}', id));
   const ofProject = () => `label=com.docker.compose.project=${project.name}`;
   const sql = (text: string) =>
