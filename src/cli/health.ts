@@ -1,5 +1,5 @@
 import { OperationalError } from '../core/errors.ts';
-import type { HealthView } from '../core/ports.ts';
+import type { HealthView } from '../core/views.ts';
 import type { Edge } from './edge.ts';
 import { configOf, controlSocketOf, OPERATOR_HELP, OPERATOR_OPTIONS, show } from './operator.ts';
 import { makeRemoteViews } from './remote-views.ts';
