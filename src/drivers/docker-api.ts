@@ -4,6 +4,7 @@ import { Agent, type IncomingMessage } from 'node:http';
 import { Agent as SecureAgent } from 'node:https';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { inspect } from 'node:util';
 import Docker from 'dockerode';
 import { OperationalError } from '../core/errors.ts';
 
@@ -63,6 +64,9 @@ export async function openApi(host: string, certDir?: string): Promise<Api> {
   const isSecure = address.protocol === 'https';
   // A connection of its own for each question: a kept one may be dead without our knowing, and is no faster here.
   const agent = isSecure ? new SecureAgent({ keepAlive: false }) : new Agent({ keepAlive: false });
+  // For each question the modem prints all that it is given, for nobody: with every open connection in it, that took
+  // longer than to ask.
+  Object.assign(agent, { [inspect.custom]: () => 'Agent' });
   // What is left out here, dockerode would take from the environment.
   const modem = new Docker({ ...address, agent } as Docker.DockerOptions).modem as unknown as Modem;
 
