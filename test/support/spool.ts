@@ -14,34 +14,12 @@ import { until } from './until.ts';
 /** What a test lets the daemon do with one request. */
 export type Script = (delivery: Delivery) => Promise<void> | void;
 
-/** Every shell that the client promises to work in; the tests run in those that are there. */
-const SHELLS: Readonly<Record<string, readonly string[]>> = {
-  dash: ['dash'],
-  busybox: ['busybox', 'sh'],
-  bash: ['bash'],
-  'bash --posix': ['bash', '--posix'],
-  ksh93: ['ksh93'],
-  mksh: ['mksh'],
-  zsh: ['zsh'],
-  yash: ['yash'],
-  posh: ['posh'],
-};
-
-/** The shells of this machine, by name, as the start of a command. */
-export const shells: readonly (readonly [name: string, argv: readonly string[]])[] = await shellsOfThisMachine();
-
 /** The text of the client. */
 export const clientScript: string = await readFile(new URL('../../src/intake/client.sh', import.meta.url), 'utf8');
 
-async function shellsOfThisMachine() {
-  const found = await Promise.all(
-    Object.entries(SHELLS).map(async ([name, argv]) => ((await which(argv[0] ?? '')) ? ([name, argv] as const) : [])),
-  );
-  return found.filter((one) => one.length > 0) as [string, readonly string[]][];
-}
-
-/** Where a program lies. */
+/** Where a program lies; a path is where it is. */
 export async function which(program: string): Promise<string | undefined> {
+  if (program.includes('/')) return program;
   for (const dir of (process.env.PATH ?? '').split(delimiter)) {
     const path = join(dir, program);
     if (
@@ -169,6 +147,8 @@ type ClientOptions = {
   readonly cwd?: string;
   readonly uid?: number;
   readonly gid?: number;
+  /** How long the test bears with it. */
+  readonly patienceMs?: number;
 };
 
 /** A client that runs, and what it has printed so far. */
@@ -185,13 +165,13 @@ export type Client = {
   endAll(): void;
 };
 
-const LONGEST_CLIENT_MS = 90_000;
+const LONGEST_CLIENT_MS = 150_000;
 const MOST_OUTPUT = 256 * 1024 * 1024;
 
 /** Starts a command in a session of its own, which ends with the patience of a test. */
 export function startClient(
   [program = '', ...args]: readonly string[],
-  { input = '', ...more }: ClientOptions,
+  { input = '', patienceMs = LONGEST_CLIENT_MS, ...more }: ClientOptions,
 ): Client {
   const child = spawn(program, args, {
     ...more,
@@ -223,7 +203,7 @@ export function startClient(
   const patience = setTimeout(() => {
     err.push(Buffer.from('\nthe test lost its patience\n'));
     endAll();
-  }, LONGEST_CLIENT_MS);
+  }, patienceMs);
   child.once('close', () => clearTimeout(patience));
   return {
     child,

@@ -12,11 +12,11 @@ export type Patience = {
 
 /**
  * Waits until `condition` gives something truthy, and resolves to that. What the condition throws is thrown on at once.
- * @throws when the deadline (15 s by default) passes, also while the condition hangs
+ * @throws when the deadline (a minute by default, for a busy machine) passes, also while the condition hangs
  */
 export async function until<Value>(
   condition: (signal: AbortSignal) => Value | Promise<Value>,
-  { what, signal, deadlineMs = 15_000, everyMs = 50 }: Patience,
+  { what, signal, deadlineMs = 60_000, everyMs = 50 }: Patience,
 ): Promise<Truthy<Value>> {
   const deadline = AbortSignal.timeout(deadlineMs);
   const ended = AbortSignal.any(signal ? [signal, deadline] : [deadline]);

@@ -4,7 +4,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { anAnswer, type Client, obliging, openSpoolBench, type Script, shells, startClient } from '../support/spool.ts';
+import { shells } from '../support/shells.ts';
+import { anAnswer, type Client, obliging, openSpoolBench, type Script, startClient } from '../support/spool.ts';
 import { until } from '../support/until.ts';
 
 const CODES = [0, 1, 3, 42, 65, 75, 124, 126, 127, 137];
