@@ -10,21 +10,23 @@ import { pendingOf } from './unwind.ts';
 
 /**
  * Watches over an open run: its lease, and how long it may hold anything. When it is lost, the run is abandoned and
- * unwound. Called again (a bare signal renews its lease), the terms begin anew.
+ * unwound. Called again (a bare signal renews its lease), the lease begins anew, and `hold.max` does not.
  */
 export function guard(run: RunRecord, lease: Lease | undefined, shared: Shared): void {
   const { clock, settings } = shared.tools;
+  const maxMs = Math.min(...pendingOf(run.id, shared.tools).map((hold) => hold.maxMs ?? settings.holdMaxMs));
+  const nowMs = clock.monotonicMs();
+  const { releaseMs = nowMs + maxMs } = shared.guards.get(run.id) ?? {};
   unguard(run.id, shared);
   const stop = new AbortController();
-  shared.guards.set(run.id, { stop, lease });
+  shared.guards.set(run.id, { stop, lease, releaseMs });
   const signal = AbortSignal.any([stop.signal, shared.stopping.signal]);
 
   const terms = [leaseEnd(run, lease, shared, signal)];
   if (run.clients?.length) terms.push(clientsGone(run, lease, shared, signal));
-  const maxima = pendingOf(run.id, shared.tools).map(({ maxMs }) => maxMs ?? settings.holdMaxMs);
-  if (maxima.length > 0) {
-    const ms = Math.min(...maxima);
-    terms.push(clock.sleep(ms, signal).then(() => `it held for longer than ${formatDuration(ms)} (hold.max)`));
+  if (Number.isFinite(maxMs)) {
+    const why = `it held for longer than ${formatDuration(maxMs)} (hold.max)`;
+    terms.push(clock.sleep(Math.max(0, releaseMs - nowMs), signal).then(() => why));
   }
   for (const term of terms) term.catch(() => undefined);
   shared.inBackground(

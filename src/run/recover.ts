@@ -3,6 +3,7 @@ import type { Intake } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { EXIT_SKIP, type RunOutcome } from '../core/result.ts';
 import { conduct } from './conduct.ts';
+import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { abandon, guard } from './guard.ts';
 import { markOf } from './hooks.ts';
@@ -44,7 +45,8 @@ export async function recover(intakes: readonly Intake[], shared: Shared): Promi
 }
 
 function isItsPost(request: { state: string; runId?: string; job: string }, run: RunRecord): boolean {
-  return request.state === 'post' && (request.runId ?? run.id) === run.id && request.job === run.job;
+  if (request.state !== 'post') return false;
+  return request.runId === undefined ? request.job === run.job : request.runId === run.id;
 }
 
 async function unwindPre(run: RunRecord, intakes: readonly Intake[], shared: Shared): Promise<void> {
@@ -56,7 +58,7 @@ async function unwindPre(run: RunRecord, intakes: readonly Intake[], shared: Sha
   const answer = { exitCode: EXIT_SKIP, runId: run.id, message, notes };
   const request = journal.unanswered().find(({ request: { id } }) => id === run.requestId);
   if (request === undefined) return;
-  journal.answered(run.requestId, answer);
+  writeOrLog(shared.tools, () => journal.answered(run.requestId, answer));
   await reopen(intakes, request.request, request.leaseRef)?.answer(answer);
 }
 
@@ -72,7 +74,7 @@ async function watchAgain(run: RunRecord, intakes: readonly Intake[], shared: Sh
 }
 
 function endAs(run: RunRecord, outcome: RunOutcome, { tools }: Shared): EndedRun {
-  tools.journal.changeRun(run.id, { phase: 'post', outcome });
+  writeOrLog(tools, () => tools.journal.changeRun(run.id, { phase: 'post', outcome }));
   return { ...run, phase: 'post', outcome };
 }
 

@@ -5,6 +5,14 @@ import { makePulse, type Pulse } from './pulse.ts';
 import type { ReleaseEdges } from './release.ts';
 import type { Tools } from './tools.ts';
 
+/** The watch over one run. */
+export type Guard = {
+  readonly stop: AbortController;
+  readonly lease: Lease | undefined;
+  /** By the monotonic clock: when it has held for long enough, whatever its client says; infinite where it holds nothing. */
+  readonly releaseMs: number;
+};
+
 /** What all runs of this process have in common. */
 export type Shared = {
   readonly tools: Tools;
@@ -17,7 +25,7 @@ export type Shared = {
   /** Beats when a run ended: those that wait for their turn look again. */
   readonly turn: Pulse;
   /** Ends the watch over a run's lease. */
-  readonly guards: Map<string, { readonly stop: AbortController; readonly lease: Lease | undefined }>;
+  readonly guards: Map<string, Guard>;
   /** The same request, come again while it is under way, gets the same answer. */
   readonly underWay: Map<string, Promise<Answer>>;
   /** Runs that are being unwound: once each, whoever asks. */

@@ -59,7 +59,8 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   const { driver, journal, log } = tools;
   const found = await driver.inspect(hold, ending.signal);
   if (found === undefined || !isLost(hold, found)) return;
-  const why = `${hold.name} was held and runs again (started ${found.startedAt})`;
+  const deed = found.state === 'running' || found.state === 'restarting' ? 'runs again' : 'has run again';
+  const why = `${hold.name} was held and ${deed} (started ${found.startedAt})`;
   const runs = hold.runs
     .flatMap((id) => journal.run(id) ?? [])
     .filter(({ phase }) => phase === 'open' || phase === 'kept');
@@ -75,10 +76,11 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   log.warn('held again, for a restore', { workload: name });
 }
 
+/** It runs, or has run since it was made still: nobody knows what it wrote. */
 function isLost(hold: HoldRecord, found: Workload): boolean {
-  if (found.state === 'paused') return hold.kind === 'stop' && found.instance === hold.instance;
   if (found.state === 'running' || found.state === 'restarting') return true;
-  return found.instance === hold.instance && found.startedAt !== hold.startedAt;
+  if (found.instance !== hold.instance) return found.state !== 'created';
+  return found.startedAt !== hold.startedAt || (found.state === 'paused' && hold.kind === 'stop');
 }
 
 const REMINDER_MS = 60_000;

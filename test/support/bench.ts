@@ -1,7 +1,7 @@
 import { mkdtempDisposable } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Delivery, HookFile, Host, Intake, Lease, Log, Output } from '../../src/core/ports.ts';
+import type { Delivery, HookFile, Host, Intake, Journal, Lease, Log, Output } from '../../src/core/ports.ts';
 import type { Request } from '../../src/core/request.ts';
 import type { Answer } from '../../src/core/result.ts';
 import { openJournal } from '../../src/journal.ts';
@@ -81,11 +81,11 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
     lease: leaseOf,
   };
 
-  const boot = (): Shared & { journal: ReturnType<typeof openJournal> } => {
+  const boot = (change = (journal: Journal) => journal): Shared & { journal: ReturnType<typeof openJournal> } => {
     const journal = openJournal(dir.path);
     const shared = makeShared(
       {
-        ...{ host, driver: engine.driver, journal, clock, log },
+        ...{ host, driver: engine.driver, journal: change(journal), clock, log },
         makeRunId() {
           runs += 1;
           return `run-${runs}`;
@@ -159,8 +159,9 @@ export async function openBench(settings: Partial<RunSettings> = {}) {
       shared.journal[Symbol.dispose]();
       await Promise.allSettled([...shared.background]);
     },
-    async restart(): Promise<void> {
-      shared = boot();
+    /** Over the same journal, or what a test makes of it. */
+    async restart(change?: (journal: Journal) => Journal): Promise<void> {
+      shared = boot(change);
       await recover([intake], shared);
     },
     shutDown: () => shutDown(shared),

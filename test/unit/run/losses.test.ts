@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { OperationalError } from '../../../src/core/errors.ts';
+import type { Journal } from '../../../src/core/ports.ts';
+import { type Outcome, outcomeOfAbort } from '../../../src/core/result.ts';
+import { openBench } from '../../support/bench.ts';
+
+const held = { 'sidehook.hold': 'stop' };
+const HOUR_MS = 3_600_000;
+
+/** Ways to lose data, or to be told that nothing was lost, of which each was one once. */
+describe('what a backup must not lose', () => {
+  it('is told when a held workload was made anew, ran, and stopped again, all between two looks', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre');
+    bench.engine.recreate('db');
+    bench.engine.kill('db');
+    const { exitCode, message } = await bench.signal('post');
+    assert.equal(exitCode, 65, message);
+    assert.match(message ?? '', /db was held and has run again/);
+  });
+
+  it('is held no longer than hold.max by a client that goes on asking', async () => {
+    await using bench = await openBench({ holdMaxMs: 12 * HOUR_MS });
+    bench.engine.add('db', { labels: held });
+    const { runId = '' } = await bench.signal('pre', { lease: 6 * HOUR_MS });
+    for (let hours = 0; hours < 12; hours += 3) {
+      await bench.clock.sleep(3 * HOUR_MS - 1000, new AbortController().signal);
+      assert.equal((await bench.signal('inspect', { lease: 6 * HOUR_MS })).exitCode, 0);
+    }
+    await bench.clock.sleep(5000, new AbortController().signal);
+    await bench.until('db runs again', () => bench.engine.running().includes('db'));
+    assert.ok(bench.clock.monotonicMs() < 12.1 * HOUR_MS);
+    assert.match((await bench.signal('post', { runId })).message ?? '', /hold\.max/);
+  });
+
+  it('is answered as it ended, to a post that names its run alone, when a crash cut it off', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.addFile('10-slow', '', ({ call }, _sink, signal) =>
+      call.state === 'post' ? cutShort(signal) : Promise.resolve(0),
+    );
+    const { runId = '' } = await bench.signal('pre', { job: 'nightly' });
+    const cut = bench.signal('post', { runId, id: 'the-post' });
+    await bench.until('its hook runs', () => bench.engine.did('host post').length > 0);
+    await bench.crash();
+    await cut.catch(() => undefined);
+    bench.hostHooks.clear();
+    await bench.restart();
+    await bench.until('it is answered', () => bench.answers.has('the-post'));
+    assert.deepEqual(
+      bench.answers.get('the-post')?.map(({ exitCode }) => exitCode),
+      [0],
+    );
+  });
+
+  it('is released at the next start also by a journal that cannot be written', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.addFile('10-dump', 'while=held', (_call, _sink, signal) => cutShort(signal));
+    void bench.signal('pre').catch(() => undefined);
+    await bench.until('db is held', () => bench.journal().holds()[0]?.status === 'held');
+    await bench.crash();
+    bench.hostHooks.clear();
+    await bench.restart(fullDisk);
+    await bench.until('db runs again', () => bench.engine.running().includes('db'));
+    assert.deepEqual(bench.bugs, []);
+  });
+});
+
+/** A hook that takes until it is told to end. */
+function cutShort(signal: AbortSignal): Promise<Outcome> {
+  const { promise, resolve } = Promise.withResolvers<Outcome>();
+  signal.addEventListener('abort', () => resolve(outcomeOfAbort(signal)), { once: true });
+  return promise;
+}
+
+/** As on a full disk: what is there can be read, and nothing be written. */
+function fullDisk(journal: Journal): Journal {
+  const refuse = (): never => {
+    throw new OperationalError('internal', 'write journal: database or disk is full');
+  };
+  const writes = ['takeRequest', 'answered', 'openRun', 'changeRun', 'stepStarted', 'stepEnded'] as const;
+  const holds = ['addHold', 'joinHold', 'leaveHold', 'changeHold', 'atomically'] as const;
+  return { ...journal, ...Object.fromEntries([...writes, ...holds].map((name) => [name, refuse])) };
+}
