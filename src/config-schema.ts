@@ -96,9 +96,9 @@ const SETTINGS = {
   'hooks.dir': { ...PATH, default: '/etc/sidehook/hooks.d', doc: 'The hooks.' },
   'hooks.timeout': { ...TERM, default: '1h', doc: 'How long a hook may take that says nothing else.' },
   engine: {
-    ...oneOf('auto', 'docker', 'none'),
+    ...oneOf('auto', 'docker', 'kubernetes', 'none'),
     default: 'auto',
-    doc: 'What runs the workloads; `kubernetes` is not supported yet. `none`: host hooks alone.',
+    doc: 'What runs the workloads. `auto`: DOCKER_HOST, the usual sockets, or the pod’s service account. `none`: host hooks alone.',
   },
   scope: {
     ...SCOPE,

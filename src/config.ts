@@ -37,7 +37,7 @@ export type Config = {
   };
   readonly state: { readonly dir: string };
   readonly hooks: { readonly dir: string; readonly timeoutMs: number };
-  readonly engine: 'auto' | 'docker' | 'none';
+  readonly engine: 'auto' | 'docker' | 'kubernetes' | 'none';
   /** `project`: the sidecar's own compose project. A list: these projects. */
   readonly scope: 'project' | 'host' | readonly string[];
   readonly operations: readonly string[];
@@ -162,9 +162,6 @@ function complaintOf(entry: Extract<Entry, { readonly key: SettingKey }>): strin
   const { key, value, origin, hidden } = entry;
   const { expected, unsupported } = settingOf(key);
   if (unsupported !== undefined) return `${key} (${origin.name}): ${unsupported}`;
-  if (key === 'engine' && value === 'kubernetes') {
-    return `${key} (${origin.name}): kubernetes is not supported yet; expected ${expected}`;
-  }
   const got = hidden ? `something else, ${value.length} characters long` : quoted(value);
   return `${key} (${origin.name}): expected ${expected}, got ${value === '' ? 'nothing' : got}`;
 }

@@ -32,6 +32,8 @@ export type Workload = WorkloadRef & {
   readonly dependsOn: readonly Dependency[];
   /** Why it may never be held: it is the sidecar, a client, shares a namespace with one, or is made with --rm. */
   readonly unholdable?: string;
+  /** It is down for these runs, of whichever sidehook: where the engine itself remembers holds. */
+  readonly heldFor?: readonly string[];
 };
 
 /** A workload from one start to its next stop. `startedAt` is empty where it has been made and not been started. */

@@ -7,11 +7,11 @@ import type { WorkloadRef } from '../core/workload.ts';
 import type { Api } from './docker-api.ts';
 import { endMarked } from './docker-end.ts';
 import { findContainer } from './docker-find.ts';
-import { type Errand, outcomeOfEnd, outcomeOfRefusal } from './docker-outcome.ts';
-import { type Command, commandOf } from './docker-program.ts';
+import { type Errand, outcomeOfEnd } from './docker-outcome.ts';
 import { awaitExec, type ExecState, inspectExec, OFTEN, SELDOM, type Started, startExec } from './docker-run.ts';
 import { readFrames } from './docker-stream.ts';
 import type { Inspected } from './docker-workload.ts';
+import { type Command, commandOf, outcomeOfRefusal } from './program.ts';
 
 /** What hooks are run with. */
 export type Executor = { readonly api: Api; readonly log: Log | undefined };

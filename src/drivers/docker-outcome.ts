@@ -6,9 +6,9 @@ import type { WorkloadRef } from '../core/workload.ts';
 import type { Api } from './docker-api.ts';
 import { endMarked } from './docker-end.ts';
 import { inspectContainer } from './docker-find.ts';
-import type { Command } from './docker-program.ts';
 import { awaitExec, type ExecState, OFTEN, startExec } from './docker-run.ts';
 import type { Inspected } from './docker-workload.ts';
+import { type Command, NOT_FOUND } from './program.ts';
 
 /** A hook that was started. `container`: as it was before. */
 export type Errand = {
@@ -20,22 +20,7 @@ export type Errand = {
 
 const MOST_SIGNAL = 31;
 const KILLED = 137;
-const NOT_FOUND = 127;
 const QUESTION_MS = 10_000;
-
-/** The runtime's words around what matters. */
-const WRAPPING =
-  /^.*(?:OCI runtime exec failed: |exec failed: |unable to start container process: )+|: (?:unknown|OCI .*)$/g;
-const ABSENT = /executable file .*not found|no such file or directory|not found in \$PATH/i;
-
-/** The engine could not start it: why, in the runtime's words, is all that we know. */
-export function outcomeOfRefusal(words: string, { argv, needs }: Command, { name }: WorkloadRef): Outcome {
-  const why = words.trim().split('\n', 1).join().trim().replace(WRAPPING, '').trim() || 'the engine does not say why';
-  const isAbsent = ABSENT.test(why) && !/chdir|cwd|working dir/i.test(why);
-  if (!isAbsent) return { status: 'broken', exitCode: 126, why: `in container ${name}: ${why}` };
-  const sought = argv[0] === needs ? needs : `${argv[0]}, which ${needs} takes`;
-  return { status: 'broken', exitCode: NOT_FOUND, why: `container ${name} has no ${sought}` };
-}
 
 /**
  * The engine says that it has ended, or knows nothing of it any more.

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { OperationalError } from '../../src/core/errors.ts';
+import type { HoldKind } from '../../src/core/hold.ts';
 import type { HookCall, Program, Settings } from '../../src/core/hook.ts';
 import type { Driver, Output, ProgramCall, Sink } from '../../src/core/ports.ts';
 import { exitCodeOf, type Outcome } from '../../src/core/result.ts';
@@ -87,14 +88,18 @@ function whyOf(outcome: Outcome): string {
   return outcome.why;
 }
 
-/** The tests; `setUp` opens a bench of its own for each. */
-export function driverContract(name: string, setUp: () => Promise<Bench>): void {
-  describe(`driver contract: ${name}: looking`, () => lookContract(setUp));
-  describe(`driver contract: ${name}: hooks`, () => execContract(setUp));
-  describe(`driver contract: ${name}: holds`, () => holdContract(setUp));
+/** The tests; `setUp` opens a bench of its own for each. `kinds`: how this engine holds. */
+export function driverContract(
+  name: string,
+  setUp: () => Promise<Bench>,
+  kinds: readonly [HoldKind, ...HoldKind[]] = ['stop', 'pause'],
+): void {
+  describe(`driver contract: ${name}: looking`, () => lookContract(setUp, kinds[0]));
+  describe(`driver contract: ${name}: hooks`, () => execContract(setUp, kinds));
+  describe(`driver contract: ${name}: holds`, () => holdContract(setUp, kinds));
 }
 
-function lookContract(setUp: () => Promise<Bench>): void {
+function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
   it('sees the workload, and the same in a look as in an inspection', async ({ signal }) => {
     await using bench = await setUp();
     const { driver, workload } = bench;
@@ -110,17 +115,18 @@ function lookContract(setUp: () => Promise<Bench>): void {
     await using bench = await setUp();
     const { driver, workload } = bench;
     const found: (Workload | undefined)[] = [await driver.inspect(workload, signal)];
-    await driver.hold(workload, 'stop', 1_000, signal);
+    await driver.hold(workload, kind, 1_000, signal);
     found.push(await driver.inspect(workload, signal));
-    await driver.release(workload, 'stop', signal);
+    await driver.release(workload, kind, signal);
     found.push(await driver.inspect(workload, signal));
     const [before, held, after] = found;
     assert.equal(held?.state, 'exited');
     assert.equal(held.startedAt, before?.startedAt);
     assert.ok(held.finishedAt > held.startedAt);
-    assert.equal(typeof held.exitCode, 'number');
+    if (kind !== 'scale') assert.equal(typeof held.exitCode, 'number');
     assert.ok(after !== undefined && after.startedAt > held.finishedAt);
-    assert.equal(after.finishedAt, held.finishedAt);
+    // Who starts anew what was scaled need not remember its end.
+    assert.equal(after.finishedAt, kind === 'scale' ? '' : held.finishedAt);
   });
 
   it('finds nothing where there is nothing any more', async ({ signal }) => {
@@ -156,8 +162,8 @@ function lookContract(setUp: () => Promise<Bench>): void {
     const away = isCode('engine-unavailable');
     await assert.rejects(driver.look([], signal), away);
     await assert.rejects(driver.inspect(workload, signal), away);
-    await assert.rejects(driver.hold(workload, 'stop', undefined, signal), away);
-    await assert.rejects(driver.release(workload, 'stop', signal), away);
+    await assert.rejects(driver.hold(workload, kind, undefined, signal), away);
+    await assert.rejects(driver.release(workload, kind, signal), away);
     await assert.rejects(driver.endLeftovers(workload, 'run-1/', signal), away);
     const { outcome } = await runToEnd(driver, aCall(workload, bench.program({})), signal);
     assert.equal(outcome.status, 'broken');
@@ -171,14 +177,14 @@ function lookContract(setUp: () => Promise<Bench>): void {
     const signal = AbortSignal.abort(reason);
     await assert.rejects(driver.look([], signal), reason);
     await assert.rejects(driver.inspect(workload, signal), reason);
-    await assert.rejects(driver.hold(workload, 'stop', undefined, signal), reason);
-    await assert.rejects(driver.release(workload, 'stop', signal), reason);
+    await assert.rejects(driver.hold(workload, kind, undefined, signal), reason);
+    await assert.rejects(driver.release(workload, kind, signal), reason);
     await assert.rejects(driver.endLeftovers(workload, 'run-1/', signal), reason);
     assert.equal(await bench.state(), 'running');
   });
 }
 
-function execContract(setUp: () => Promise<Bench>): void {
+function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): void {
   it('passes exit codes on, and only 0 is a success', async ({ signal }) => {
     await using bench = await setUp();
     for (const exitCode of [0, 1, 3, 42, 75, 124, 126, 127, 137]) {
@@ -255,7 +261,7 @@ function execContract(setUp: () => Promise<Bench>): void {
     assert.deepEqual([result.out, result.err], ['', '']);
   });
 
-  for (const kind of ['stop', 'pause'] as const) {
+  for (const kind of kinds) {
     it(`runs nothing in what is held by ${kind}, and says why`, async ({ signal }) => {
       await using bench = await setUp();
       await bench.driver.hold(bench.workload, kind, 1_000, signal);
@@ -294,26 +300,40 @@ function execContract(setUp: () => Promise<Bench>): void {
   }
 }
 
-function holdContract(setUp: () => Promise<Bench>): void {
-  for (const kind of ['stop', 'pause'] as const) {
+function holdContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): void {
+  for (const kind of kinds) {
     it(`holds by ${kind} and releases, and does each twice without complaint`, async ({ signal }) => {
       await using bench = await setUp();
       const { driver, workload } = bench;
       for (const _ of [1, 2]) {
         const held = await driver.hold(workload, kind, 1_000, signal);
-        assert.equal(held.state, kind === 'stop' ? 'exited' : 'paused');
+        assert.equal(held.state, kind === 'pause' ? 'paused' : 'exited');
         assert.equal(await bench.state(), held.state);
         assert.deepEqual(await driver.inspect(workload, signal), held);
       }
       for (const _ of [1, 2]) {
         const released = await driver.release(workload, kind, signal);
         assert.equal(released.state, 'running');
-        assert.deepEqual(await driver.inspect(workload, signal), released);
+        const found = await driver.inspect(workload, signal);
+        assert.deepEqual({ ...found, health: released.health }, released); // it may have become healthy since
       }
       assert.equal(await bench.state(), 'running');
     });
   }
 
+  if (kinds.includes('pause')) pauseContract(setUp);
+
+  it('fails at what is gone', async ({ signal }) => {
+    await using bench = await setUp();
+    await bench.remove();
+    for (const kind of kinds) {
+      await assert.rejects(bench.driver.hold(bench.workload, kind, 1_000, signal), isCode('workload-failed'));
+      await assert.rejects(bench.driver.release(bench.workload, kind, signal), isCode('workload-failed'));
+    }
+  });
+}
+
+function pauseContract(setUp: () => Promise<Bench>): void {
   it('starts a paused one that went down meanwhile', async ({ signal }) => {
     await using bench = await setUp();
     await bench.driver.hold(bench.workload, 'pause', undefined, signal);
@@ -326,14 +346,5 @@ function holdContract(setUp: () => Promise<Bench>): void {
     await using bench = await setUp();
     await bench.stop();
     await assert.rejects(bench.driver.hold(bench.workload, 'pause', undefined, signal), isCode('workload-failed'));
-  });
-
-  it('fails at what is gone', async ({ signal }) => {
-    await using bench = await setUp();
-    await bench.remove();
-    for (const kind of ['stop', 'pause'] as const) {
-      await assert.rejects(bench.driver.hold(bench.workload, kind, 1_000, signal), isCode('workload-failed'));
-      await assert.rejects(bench.driver.release(bench.workload, kind, signal), isCode('workload-failed'));
-    }
   });
 }

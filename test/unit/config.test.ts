@@ -96,7 +96,7 @@ describe('settings', () => {
     await using file = await aFile('hunter2:x', 'shadow');
     const lines = complaints({ env: { SIDEHOOK_ENGINE_FILE: file.path } });
     assert.equal(lines.length, 1);
-    assert.match(lines[0] ?? '', /^engine \(SIDEHOOK_ENGINE_FILE .*\): expected auto or docker or none/);
+    assert.match(lines[0] ?? '', /^engine \(SIDEHOOK_ENGINE_FILE .*\): expected auto or docker or kubernetes or none/);
     assert.doesNotMatch(lines[0] ?? '', /hunter2/);
   });
 });
@@ -111,7 +111,7 @@ describe('mistakes in settings', () => {
       `${file.path}:4: log: expected a mapping of settings`,
       'hold.max (SIDEHOOK_HOLD_MAX): expected a duration such as 30s, 10m or 1h30m, at most 24d, got "30"',
       'run.mode (SIDEHOOK_RUN_MODE): expected an octal mode such as 0770, in which the owner may do everything, got "0999"',
-      'engine (--engine): expected auto or docker or none, got "dokcer"',
+      'engine (--engine): expected auto or docker or kubernetes or none, got "dokcer"',
     ]);
   });
 
@@ -161,7 +161,6 @@ describe('mistakes in settings', () => {
       compat: 'offen',
       'http.listen': '":80"',
       clients: '{a: {}}',
-      engine: 'kubernetes',
     };
     for (const [key, value] of Object.entries(values)) {
       await using file = await aFile(`${key}: ${value}\n`);

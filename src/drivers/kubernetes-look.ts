@@ -1,0 +1,125 @@
+/** One look at the namespace: a few lists, whatever is in it. */
+import type { Note, View } from '../core/ports.ts';
+import type { Workload, WorkloadRef } from '../core/workload.ts';
+import type { Api } from './kubernetes-api.ts';
+import { getLease, leaseName, listLeases } from './kubernetes-lease.ts';
+import {
+  type Controller,
+  type ControllerKind,
+  type Lease,
+  listAll,
+  type Metadata,
+  type Pod,
+  pathOf,
+  type ReplicaSet,
+} from './kubernetes-objects.ts';
+import { findPod, getController, isOver, partsOf } from './kubernetes-pods.ts';
+import { notesOfScalers } from './kubernetes-scalers.ts';
+import { labelsOfAnnotations, workloadOfController, workloadOfPod } from './kubernetes-workload.ts';
+
+/** What a look needs to know. */
+export type Lookout = {
+  readonly api: Api;
+  /** The sidecar's own pod: its controller is never held. */
+  readonly ownPod: string | undefined;
+};
+
+type Owned = { readonly kind: ControllerKind; readonly controller: Controller };
+
+/** `Driver.look`. Targets name nothing outside of the namespace, so all that there is, is in it. */
+export async function look(lookout: Lookout, signal: AbortSignal): Promise<View> {
+  const { api } = lookout;
+  const [deployments, statefulSets, replicaSets, allPods, leases] = await Promise.all([
+    listAll<Controller>(api, pathOf(api, 'deployments'), signal),
+    listAll<Controller>(api, pathOf(api, 'statefulsets'), signal),
+    listAll<ReplicaSet>(api, pathOf(api, 'replicasets'), signal),
+    listAll<Pod>(api, pathOf(api, 'pods'), signal),
+    listLeases(api, signal),
+  ]);
+  const owned: Owned[] = [
+    ...deployments.map((controller) => ({ kind: 'deployment', controller }) as const),
+    ...statefulSets.map((controller) => ({ kind: 'statefulset', controller }) as const),
+  ];
+  const byUid = new Map(owned.map((one) => [one.controller.metadata.uid ?? '', one]));
+  for (const { metadata } of replicaSets) {
+    const owner = byUid.get(ownerUid(metadata));
+    if (owner !== undefined) byUid.set(metadata.uid ?? '', owner);
+  }
+  const pods = allPods.filter((pod) => !isOver(pod));
+  const ownerOf = (pod: Pod): Owned | undefined => byUid.get(ownerUid(pod.metadata));
+  const own = pods.find(({ metadata }) => metadata.name === lookout.ownPod);
+  const self = own === undefined ? undefined : ownerOf(own);
+
+  const holdLeases = new Map<string, Lease>(
+    leases.filter(({ kind }) => kind === 'hold').map((one) => [one.metadata.name, one]),
+  );
+  const controllers = owned.map(({ kind, controller }): Workload => {
+    const lease = holdLeases.get(leaseName('hold', `${kind}/${controller.metadata.name}`));
+    return workloadOfController(kind, controller, lease, whyUnholdable(controller, self));
+  });
+  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownerOf(pod)))];
+  const notes = [...notesOfSilence(owned, pods, ownerOf), ...(await notesOfScalers(api, owned, signal))];
+  return { workloads, notes };
+}
+
+/** `Driver.inspect`. */
+export async function inspectWorkload(
+  { api, ownPod }: Lookout,
+  ref: WorkloadRef & { readonly partOf?: string },
+  signal: AbortSignal,
+): Promise<Workload | undefined> {
+  const parts = partsOf(ref.key);
+  if (parts === undefined) {
+    const pod = await findPod(api, ref, signal);
+    if (pod === undefined) return undefined;
+    const controller = ref.partOf === undefined ? undefined : await getController(api, ref.partOf, signal);
+    const kind = partsOf(ref.partOf ?? '')?.kind;
+    return podWorkload(pod, kind === undefined || controller === undefined ? undefined : { kind, controller });
+  }
+  const [controller, lease] = await Promise.all([
+    getController(api, ref.key, signal),
+    getLease(api, leaseName('hold', ref.key), signal),
+  ]);
+  if (controller === undefined) return undefined;
+  const isOurs = ownPod?.startsWith(`${parts.name}-`) === true && (await ownsPod(api, controller, ownPod, signal));
+  return workloadOfController(parts.kind, controller, lease, isOurs ? ITSELF : undefined);
+}
+
+async function ownsPod(api: Api, { metadata }: Controller, name: string, signal: AbortSignal): Promise<boolean> {
+  const pod = await findPod(api, { key: `pod/${name}`, instance: '', name }, signal);
+  const owner = pod?.metadata.ownerReferences?.find(({ controller }) => controller);
+  return owner?.uid === metadata.uid || owner?.name.startsWith(`${metadata.name}-`) === true;
+}
+
+const ITSELF = 'the sidecar itself lives in it';
+
+function whyUnholdable({ metadata }: Controller, self: Owned | undefined): string | undefined {
+  return self !== undefined && self.controller.metadata.uid === metadata.uid ? ITSELF : undefined;
+}
+
+function podWorkload(pod: Pod, owner: Owned | undefined): Workload {
+  if (owner === undefined) return workloadOfPod(pod, undefined);
+  const { kind, controller } = owner;
+  const template = controller.spec.template.metadata?.annotations ?? {};
+  return workloadOfPod(pod, { key: `${kind}/${controller.metadata.name}`, template });
+}
+
+function ownerUid({ ownerReferences = [] }: Metadata): string {
+  return ownerReferences.find(({ controller }) => controller === true)?.uid ?? '';
+}
+
+/** Hooks that a template asks for, and no pod is there to run them in: nothing is skipped in silence. */
+function notesOfSilence(
+  owned: readonly Owned[],
+  pods: readonly Pod[],
+  ownerOf: (pod: Pod) => Owned | undefined,
+): Note[] {
+  const withPods = new Set(pods.map(ownerOf));
+  return owned.flatMap((one) => {
+    const { kind, controller } = one;
+    const labels = Object.keys(labelsOfAnnotations(controller.spec.template.metadata?.annotations));
+    const hooks = labels.filter((label) => /^sidehook\.(?!hold\b)[^.]+\.[^.]+$/.test(label));
+    if (hooks.length === 0 || withPods.has(one)) return [];
+    return [`${kind}/${controller.metadata.name}: its annotations ask for hooks, and it has no pod to run them in`];
+  });
+}

@@ -1,0 +1,112 @@
+/** The API's objects in the run's words: controllers and pods become workloads. */
+import type { Workload } from '../core/workload.ts';
+import type { Controller, ControllerKind, Lease, Pod } from './kubernetes-objects.ts';
+import { containersOf, isReady, isRunning } from './kubernetes-pods.ts';
+
+const PREFIX = 'sidehook.io/';
+/** Of what a pod template says, this is for its controller; all else is for each pod. */
+const FOR_CONTROLLER = /^sidehook\.(?:hold(?:\..*)?|job)$/;
+const FOR_POD = /^(?!sidehook\.hold(?:\.|$))/;
+const DEFAULT_TERM_S = 600;
+
+/** `sidehook.io/hold: scale` reads as the label `sidehook.hold: scale`. */
+export function labelsOfAnnotations(annotations: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const own = Object.entries(annotations).filter(([name]) => name.startsWith(PREFIX));
+  return Object.fromEntries(own.map(([name, value]) => [`sidehook.${name.slice(PREFIX.length)}`, value]));
+}
+
+/** What a hold's Lease says of the workload. */
+export type HoldLease = {
+  readonly replicas: number;
+  readonly uid: string;
+  /** The marks of the incarnation that was held, and of its end, once that is known. */
+  readonly started: string;
+  readonly finished?: string;
+  readonly sharers: readonly Sharer[];
+};
+
+/** A run that shares a hold. */
+export type Sharer = { readonly run: string; readonly job: string; readonly holder: string };
+
+export function readHoldLease({ metadata }: Lease): HoldLease {
+  const { annotations = {} } = metadata;
+  const read = (name: string): string | undefined => annotations[`${PREFIX}${name}`];
+  const finished = read('finished');
+  return {
+    replicas: Number(read('replicas') ?? 1),
+    uid: read('uid') ?? '',
+    started: read('started') ?? '',
+    ...(finished ? { finished } : {}),
+    sharers: JSON.parse(read('runs') ?? '[]') as Sharer[],
+  };
+}
+
+export function writeHoldLease({ replicas, uid, started, finished, sharers }: HoldLease): Record<string, string> {
+  return {
+    [`${PREFIX}replicas`]: String(replicas),
+    [`${PREFIX}uid`]: uid,
+    [`${PREFIX}started`]: started,
+    [`${PREFIX}finished`]: finished ?? '',
+    [`${PREFIX}runs`]: JSON.stringify(sharers),
+  };
+}
+
+/** Counts the changes of what a workload is to be: the later one is the greater string. */
+export function markOf({ metadata }: Controller): string {
+  return `generation ${String(metadata.generation ?? 0).padStart(9, '0')}`;
+}
+
+/** `lease`: of the hold of it, by whichever sidehook. */
+export function workloadOfController(
+  kind: ControllerKind,
+  controller: Controller,
+  lease: Lease | undefined,
+  unholdable: string | undefined,
+): Workload {
+  const { metadata, spec, status = {} } = controller;
+  const { name, uid = '' } = metadata;
+  const replicas = spec.replicas ?? 1;
+  const labels = labelsOfAnnotations(spec.template.metadata?.annotations);
+  const held = lease === undefined ? undefined : readHoldLease(lease);
+  const isDown = replicas === 0;
+  const sharers = (held?.sharers ?? []).map(({ run }) => run);
+  return {
+    ...{ kind, key: `${kind}/${name}`, instance: uid, name: `${kind}/${name}`, service: name },
+    ...{ oneOff: false, inScope: true, foreign: false, imageLabels: [], dependsOn: [] },
+    labels: Object.fromEntries(Object.entries(labels).filter(([label]) => FOR_CONTROLLER.test(label))),
+    state: isDown ? 'exited' : 'running',
+    health: isDown ? 'none' : (status.readyReplicas ?? 0) >= replicas ? 'healthy' : 'starting',
+    startedAt: isDown && held?.uid === uid ? held.started : isDown ? '' : markOf(controller),
+    finishedAt: held?.uid === uid && held.finished !== undefined ? held.finished : isDown ? markOf(controller) : '',
+    healthTermMs: (spec.progressDeadlineSeconds ?? DEFAULT_TERM_S) * 1000,
+    ...(isDown && held?.uid === uid && sharers.length > 0 ? { heldFor: sharers } : {}),
+    ...(unholdable === undefined ? {} : { unholdable }),
+  };
+}
+
+/** `template`: the annotations of its controller's pod template, where that can be read. */
+export function workloadOfPod(
+  pod: Pod,
+  owner: { readonly key: string; readonly template: Readonly<Record<string, string>> } | undefined,
+): Workload {
+  const { metadata, status } = pod;
+  const { name, uid = '' } = metadata;
+  const spoken = Object.entries(labelsOfAnnotations(metadata.annotations));
+  const templated = owner === undefined ? undefined : labelsOfAnnotations(owner.template);
+  const isOperators = ([label, value]: [string, string]): boolean =>
+    templated === undefined || templated[label] === value;
+  // Where there is no controller to hold, a wish to hold is kept, and so refused.
+  const own = spoken.filter(isOperators).filter(([label]) => owner === undefined || FOR_POD.test(label));
+  const foreign = Object.entries(metadata.labels ?? {}).filter(([label]) => !label.startsWith('sidehook.'));
+  return {
+    ...{ kind: 'pod', key: `pod/${name}`, instance: uid, name, containers: containersOf(pod) },
+    ...{ oneOff: false, inScope: true, foreign: false, dependsOn: [] },
+    ...(owner === undefined ? {} : { partOf: owner.key }),
+    labels: Object.fromEntries([...foreign, ...own]),
+    imageLabels: spoken.filter((one) => !isOperators(one)).map(([label]) => label),
+    state: isRunning(pod) ? 'running' : status?.phase === 'Pending' ? 'created' : 'exited',
+    health: isReady(pod) ? 'healthy' : 'starting',
+    ...{ startedAt: status?.startTime ?? '', finishedAt: '', healthTermMs: 0 },
+    ...(owner === undefined ? { unholdable: 'only a Deployment or a StatefulSet can be scaled' } : {}),
+  };
+}
