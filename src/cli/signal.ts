@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { OperationalError } from '../core/errors.ts';
+import { readFile, writeFile } from 'node:fs/promises';
+import { ERRORS } from '../core/errors.ts';
 import type { Answer } from '../core/result.ts';
 import { socketOf } from './client-dir.ts';
 import { type Edge, EXIT_CODE_OF_SIGNAL, makeVoice, untilTold } from './edge.ts';
@@ -44,33 +44,44 @@ async function start(given: Given, edge: Edge): Promise<number> {
   const [operation = '', state = ''] = wordsOf(given, 'OPERATION', 'STATE');
   if (!STATES.includes(state)) throw wrongUsage(`STATE: expected ${STATES.join(', ')}, got ${state}`);
   if (given.rest !== undefined) throw wrongUsage('-- : not expected; it is run that takes a command');
+  const runFile = state === 'pre' ? textOf(given, 'run-file') : undefined;
+  if (runFile !== undefined) await clear(runFile);
   const body = await bodyOf(given, operation, state, edge);
   const patienceMs = termOf(given, 'connect-timeout') ?? DEFAULT_CONNECT_MS;
   const { socketPath } = await socketOf(given, edge);
 
   const voice = makeVoice(edge, 'out');
   using stopping = untilTold(edge.posix);
-  let answer: Answer;
-  try {
-    answer = await sendSignal({
-      ...{ socketPath, body, patienceMs },
+  const send = (what: Body): Promise<Answer> =>
+    sendSignal({
+      ...{ socketPath, body: what, patienceMs },
       onOutput: ({ stream, bytes }) => voice.pass(stream, bytes),
       onWord: (word) => voice.say(`${operation} ${state}: ${word}`),
       signal: stopping.signal,
     });
+  let answer: Answer;
+  try {
+    answer = await send(body);
+    const { exitCode, runId } = answer;
+    if (runFile !== undefined && exitCode === 0 && runId !== undefined) {
+      const why = await write(runFile, `${runId}\n`);
+      // Nobody could close it: what it holds would stay so for hours.
+      if (why !== undefined) answer = endAgain(await send(endOf(body, runId)), `${operation} pre: ${why}`);
+    }
   } catch (error) {
     const told = stopping.told();
     if (told === undefined || error !== stopping.signal.reason) throw error;
     await voice.say(`${operation} ${state}: ended by ${told} before there was an answer`);
     return EXIT_CODE_OF_SIGNAL[told];
   }
-  await keepRunId(textOf(given, 'run-file'), state, answer);
   for (const note of answer.notes) await voice.say(note);
   if (answer.exitCode !== 0) await voice.say(answer.message ?? `${operation} ${state}: exit code ${answer.exitCode}`);
   return answer.exitCode;
 }
 
-async function bodyOf(given: Given, operation: string, state: string, { env }: Edge): Promise<{ readonly id: string }> {
+type Body = { readonly id: string } & Readonly<Record<string, unknown>>;
+
+async function bodyOf(given: Given, operation: string, state: string, { env }: Edge): Promise<Body> {
   const status = textOf(given, 'status');
   if (status !== undefined && !/^\d{1,3}$/.test(status)) throw wrongUsage(`--status: expected 0 to 255, got ${status}`);
   const run = state === 'pre' ? textOf(given, 'run') : await runOf(given, env);
@@ -84,32 +95,40 @@ async function bodyOf(given: Given, operation: string, state: string, { env }: E
   };
   const job = textOf(given, 'job') ?? (env.SIDEHOOK_JOB || 'default');
   // What is undefined is left out of the JSON.
-  return { version: 1, id: randomUUID(), operation, state, job, params: paramsOf(given), ...optional } as {
-    readonly id: string;
-  };
+  return { version: 1, id: randomUUID(), operation, state, job, params: paramsOf(given), ...optional };
 }
 
 async function runOf(given: Given, env: Edge['env']): Promise<string | undefined> {
   const file = textOf(given, 'run-file');
   const named = textOf(given, 'run');
   if (named !== undefined || file === undefined) return named ?? (env.SIDEHOOK_RUN_ID || undefined);
-  try {
-    return (await readFile(file, 'utf8')).trim();
-  } catch (cause) {
-    throw new OperationalError('configuration', `read --run-file ${file}: ${(cause as Error).message}`, { cause });
-  }
+  const text = await readFile(file, 'utf8').catch((error: Error) => {
+    throw wrongUsage(`--run-file: cannot read ${file}: ${error.message}`);
+  });
+  if (text.trim() === '') throw wrongUsage(`--run-file: expected a run in ${file}, got nothing`);
+  return text.trim();
 }
 
-/** Written whole or not at all; gone once its run is. */
-async function keepRunId(file: string | undefined, state: string, { exitCode, runId }: Answer): Promise<void> {
-  if (file === undefined) return;
-  try {
-    if (state === 'post') await rm(file, { force: true });
-    if (state !== 'pre' || exitCode !== 0 || runId === undefined) return;
-    const draft = `${file}.${randomUUID()}`;
-    await writeFile(draft, `${runId}\n`, { flag: 'wx', mode: 0o600 });
-    await rename(draft, file);
-  } catch (cause) {
-    throw new OperationalError('configuration', `write --run-file ${file}: ${(cause as Error).message}`, { cause });
-  }
+/** The run that is kept there is of the past; and where nothing can be written, that is found out before it is too late. */
+async function clear(file: string): Promise<void> {
+  const why = await write(file, '');
+  if (why !== undefined) throw wrongUsage(`--run-file: ${why}`);
+}
+
+/** Undefined, or why not. */
+async function write(file: string, text: string): Promise<string | undefined> {
+  return writeFile(file, text, { mode: 0o600 }).then(
+    () => undefined,
+    (error: Error) => `cannot write to ${file}: ${error.message}`,
+  );
+}
+
+function endOf(body: Body, run: string): Body {
+  const { lease: _, ...rest } = body;
+  return { ...rest, id: randomUUID(), state: 'post', run, outcome: 'failure' };
+}
+
+function endAgain(ended: Answer, why: string): Answer {
+  const notes = ended.message === undefined ? ended.notes : [...ended.notes, ended.message];
+  return { exitCode: ERRORS.internal.exit, message: `${why}; so the run was ended again`, notes };
 }

@@ -608,8 +608,11 @@ sidehook_client() {
     [ "$sk_asked" != pre ] || sk_lines="$sk_lines${sk_nl}wait=$sk_wait"
     sk_send "$sk_asked" "$sk_lines"
     if [ "$sk_asked" = pre ] && [ -n "$sk_run_file" ] && [ "$sk_exit" = 0 ]; then
-      { printf '%s\n' "$sk_run" >"$sk_run_file"; } 2>/dev/null ||
-        sk_fail 70 "$sk_operation pre: cannot write the run $sk_run to $sk_run_file"
+      { printf '%s\n' "$sk_run" >"$sk_run_file"; } 2>/dev/null || {
+        # nobody could close it: what it holds would stay so for hours
+        sk_send post "$sk_lines${sk_nl}outcome=failure"
+        sk_fail 70 "$sk_operation pre: cannot write the run $sk_run to $sk_run_file, so it was ended again"
+      }
     fi
     sk_leave "$sk_exit"
   fi

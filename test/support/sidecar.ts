@@ -1,7 +1,7 @@
 /** A real daemon, as a process of its own on this machine, over the engine of the test run; it can die and come back. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type ContainerOptions, docker, engineHost, type Stack } from './engine.ts';
@@ -17,6 +17,8 @@ export type SidecarOptions = {
   /** `DOCKER_HOST`; by default the engine of the test run. */
   readonly host?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** Who it runs as; by default who the tests run as. */
+  readonly user?: { readonly uid: number; readonly gid: number };
   /** Not started yet: `start` does that. */
   readonly down?: true;
 };
@@ -72,7 +74,13 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
     string,
     string,
   ];
-  for (const one of [runDir, stateDir, hooksDir, workDir]) await mkdir(one, { mode: 0o755 });
+  const { user } = options;
+  if (user !== undefined) await chmod(dir, 0o755);
+  for (const one of [runDir, stateDir, hooksDir, workDir]) {
+    await mkdir(one, { mode: 0o755 });
+    if (user !== undefined && one !== hooksDir) await chown(one, user.uid, user.gid);
+  }
+  const becoming = user === undefined ? [] : ['--reuid', `${user.uid}`, '--regid', `${user.gid}`, '--clear-groups'];
   const env = {
     PATH: process.env.PATH ?? '',
     DOCKER_HOST: options.host ?? engineHost(),
@@ -91,7 +99,7 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
   async function start(): Promise<void> {
     const from = said.length;
     // It becomes the daemon, with its process id, and has the kernel end it when the test's own process ends.
-    const argv = ['--pdeathsig', 'KILL', process.execPath, MAIN, 'serve'];
+    const argv = [...becoming, '--pdeathsig', 'KILL', process.execPath, MAIN, 'serve'];
     const child = spawn('setpriv', argv, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
     daemon = child;
     child.stderr.on('data', (chunk: Buffer) => said.push(chunk));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -246,6 +246,18 @@ describe('the client', { concurrency: 3 }, () => {
         assert.equal(await signal(['post', '--run-file', join(dir, 'none')]), 64);
         assert.equal(await signal(['pre', '--run-file', join(dir, 'no', 'directory')]), 64);
         assert.equal(bench.seen.length, 6);
+
+        bench.setScript(async (delivery) => {
+          if (delivery.request.state === 'pre') rmSync(file);
+          if (delivery.request.state === 'pre') mkdirSync(file); // it was a file when that was asked
+          await obliging(delivery);
+        });
+        const lost = bench.client(argv, ['signal', 'backup', 'pre', '--lease', '1m', '--run-file', file]);
+        assert.equal(await lost.ended, 70);
+        const why = `cannot write the run run-1 to ${file}, so it was ended again`;
+        assert.equal(lost.err(), `sidehook: backup pre: ${why}\n`);
+        const ended = bench.seen.at(-1)?.request ?? assert.fail();
+        assert.deepEqual([ended.state, ended.runId, ended.outcome], ['post', 'run-1', 'failure']);
         rmSync(dir, { recursive: true });
       });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { describe, it } from 'node:test';
 import { composeLabels, openProxy } from '../drivers/docker-bench.ts';
 import { docker, engineSocket, openStack, type Stack } from '../support/engine.ts';
@@ -131,6 +131,27 @@ describe('what changes between pre and post', () => {
     });
   }
 
+  it('releases what is held, and answers, when a sidecar that is not root can read a hook no more', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    await using proxy = await openProxy();
+    const socket = proxy.host.slice('unix://'.length);
+    await chmod(dirname(socket), 0o755);
+    await chmod(socket, 0o666);
+    const options = { host: proxy.host, user: { uid: 4000, gid: 4242 } };
+    await using sidecar = await openSidecar({ scope: project.stack.name, ...options });
+    for (const name of ['10-hook', '30-last']) await sidecar.addHook(name, recorder(sidecar));
+    const pre = sidecar.client('signal', 'backup', 'pre');
+    assert.equal(await pre.ended, 0, pre.err());
+    assert.equal(await project.runs('db'), false);
+    await chmod(join(sidecar.hooksDir, '10-hook'), 0o700); // its owner is root
+    const post = sidecar.client('signal', 'backup', 'post');
+    assert.equal(await post.ended, 78, post.err());
+    assert.match(lastLineOf(post.err()), /10-hook .*not executable for us, .*it has changed since it was planned$/);
+    assert.ok(await project.runs('db'), post.err());
+    assert.deepEqual(await callsOf(sidecar), ['10-hook pre ', '30-last pre ', '30-last post success']);
+    await untilClosed(sidecar);
+  });
+
   it('releases what is held when a container with a bad label has come', async () => {
     await using project = await openServices([{ name: 'db' }]);
     await using sidecar = await openSidecar({ scope: project.stack.name });
@@ -164,6 +185,35 @@ describe('what changes between pre and post', () => {
   });
 });
 
+describe('an engine that goes away in the middle of pre', () => {
+  it('is told to the client with 69, and what was stopped by then runs again once it is back', async () => {
+    await using project = await openServices([{ name: 'db' }, { name: 'web', after: 'db' }]);
+    await using proxy = await openProxy();
+    const env = { SIDEHOOK_HOLD_HEALTH_TIMEOUT: '2s' };
+    await using sidecar = await openSidecar({ scope: project.stack.name, host: proxy.host, env });
+    const gate = join(sidecar.workDir, 'go');
+    const target = `# sidehook: on=backup.pre target=container:${project.stack.named('other')}`;
+    await project.stack.run({ name: 'other', labels: composeLabels(project.stack.name, 'other') });
+    await sidecar.addHook(
+      '20-wait',
+      `#!/bin/sh\n# sidehook: while=held\necho held; until [ -e '${gate}' ]; do sleep 0.1; done\n`,
+    );
+    await sidecar.addHook('30-inside', `#!/bin/sh\n${target} while=held\ntrue\n`);
+    const client = sidecar.client('run', 'backup', '--', 'echo', 'the command ran');
+    await until(() => client.err().includes('held'), { what: 'the hook' });
+    assert.equal(await project.runs('db'), false);
+    await proxy.cut();
+    await writeFile(gate, '');
+    assert.equal(await client.ended, 69, client.err());
+    assert.match(lastLineOf(client.err()), /^sidehook: backup pre: hook 30-inside .*cannot be reached/);
+    assert.equal(client.out(), '');
+    assert.equal(await project.runs('db'), false);
+    await proxy.mend();
+    await project.untilRunning('db', 'web');
+    await untilClosed(sidecar);
+  });
+});
+
 describe('bad input', () => {
   it('is answered with a code and one line that says what to do, and the daemon lives on', async () => {
     await using sidecar = await openSidecar({ scope: 'nothing', env: { SIDEHOOK_ENGINE: 'none' } });
@@ -173,6 +223,7 @@ describe('bad input', () => {
       [['signal', 'backup', 'before'], 64, /before/],
       [['signal', 'backup', 'pre', '--param', 'bad name=1'], 64, /param/],
       [['signal', 'backup', 'pre', '--job', '../../etc'], 64, /job/],
+      [['signal', 'backup', 'inspect', '--inspect', '../../etc'], 78, /inspect.*not supported/],
     ];
     for (const [args, code, line] of tries) {
       const client = sidecar.client(...args);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmod, readdir, readFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -57,11 +57,31 @@ describe('sidehook signal', () => {
       sidecar.seen.map(({ request: { runId } }) => runId),
       [undefined, 'run-1', 'run-1'],
     );
-    assert.deepEqual((await readdir(sidecar.dir)).toSorted(), ['control.sock', 'sidehook.sock']);
-    assert.equal(await send('inspect'), 78);
+    await writeFile(file, '');
+    assert.equal(await send('inspect'), 64);
+    await rm(file);
+    assert.equal(await send('inspect'), 64);
+    await mkdir(file);
+    assert.equal(await send('pre'), 64);
+    assert.equal(sidecar.seen.length, 3);
   });
 
-  it('leaves no file for a run that was not opened', async () => {
+  it('ends a run again that it cannot write down, and says 70', async () => {
+    await using sidecar = await openSidecar({
+      async script(delivery) {
+        if (delivery.request.state === 'pre') await rm(file).then(() => mkdir(file));
+        await obliging(delivery);
+      },
+    });
+    const file = join(sidecar.dir, 'run-id');
+    await using cli = startCli(['signal', 'backup', 'pre', '--run-file', file, '--lease', '1m', '--dir', sidecar.dir]);
+    assert.equal(await cli.ended, 70, cli.err());
+    assert.match(lastLine(cli.err()), /^sidehook: backup pre: cannot write to .*run-id: .*; so the run was ended/);
+    const { state, runId, outcome } = sidecar.seen.at(-1)?.request ?? assert.fail();
+    assert.deepEqual({ state, runId, outcome }, { state: 'post', runId: 'run-1', outcome: 'failure' });
+  });
+
+  it('leaves no run in its file when none was opened', async () => {
     await using sidecar = await openSidecar({
       script: ({ answer }) => answer({ exitCode: 75, message: 'busy', notes: [] }),
     });
@@ -75,7 +95,7 @@ describe('sidehook signal', () => {
       sidecar.dir,
     ]);
     assert.equal(await cli.ended, 75);
-    assert.deepEqual((await readdir(sidecar.dir)).toSorted(), ['control.sock', 'sidehook.sock']);
+    assert.equal(await readFile(join(sidecar.dir, 'run-id'), 'utf8'), '');
   });
 
   it('ends with the signal that ends it, and its sender is gone', async ({ signal }) => {
