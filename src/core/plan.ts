@@ -65,6 +65,8 @@ export type Claim = { readonly key: WorkloadKey; readonly name: string; readonly
  * @throws OperationalError `configuration`, `refused`, `not-executable`: nothing was done, and the message says why
  */
 export function makePlan(asked: Asked, situation: Situation): Plan {
+  const { exposed } = situation.view;
+  if (exposed !== undefined) throw new OperationalError('configuration', exposed);
   const notes: Note[] = [...situation.view.notes, ...situation.notes];
   const holds = makeHolds(asked, situation, notes);
   const held = new Set(holds.map(({ key }) => key));

@@ -93,6 +93,8 @@ export type View = {
   readonly project?: string;
   /** Why nothing may be held at all: state.dir is no mount, or we cannot tell which container we are. */
   readonly unholdable?: string;
+  /** What of hooks, state and configuration a client can write, so that nothing may be run at all. */
+  readonly exposed?: string;
   /** What has the directory that clients share with the sidecar, itself left out, and has not ended. */
   readonly clients?: readonly Incarnation[];
   readonly notes: readonly Note[];

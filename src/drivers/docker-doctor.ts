@@ -2,7 +2,7 @@
 import type { EngineUse, Finding } from '../core/finding.ts';
 import type { Api } from './docker-api.ts';
 import { inspectContainer, listContainers } from './docker-find.ts';
-import { findSharedPlace, mountOf, nameOfEither as nameOf, sharesPlace } from './docker-guard.ts';
+import { exposuresOf, findSharedPlace, mountOf, nameOfEither as nameOf, sharesPlace } from './docker-guard.ts';
 import { type Lookout, listClients } from './docker-look.ts';
 import { examinePermissions, REFUSED } from './docker-permissions.ts';
 import {
@@ -13,14 +13,11 @@ import {
   type Self,
   whyNothingIsHeld,
 } from './docker-self.ts';
-import { type Inspected, isOneOff, type Listed, PROJECT_LABEL, SERVICE_LABEL } from './docker-workload.ts';
-
-/** A directory or file of ours that no client may write, by the setting that names it. */
-export type OwnPlace = { readonly name: string; readonly path: string };
+import { type Inspected, isOneOff, PROJECT_LABEL, SERVICE_LABEL } from './docker-workload.ts';
 
 /** `Driver.examine`. */
 export async function examine(
-  lookout: Lookout & { readonly own: readonly OwnPlace[] },
+  lookout: Lookout,
   uses: readonly EngineUse[],
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
@@ -110,11 +107,7 @@ function stateOf(self: Self, container: Inspected, stateDir: string): Finding {
 }
 
 /** Who shares run.dir with us, and what else they have of ours. */
-async function clientsOf(
-  { api, runDir, own }: Lookout & { readonly own: readonly OwnPlace[] },
-  self: Self,
-  signal: AbortSignal,
-): Promise<readonly Finding[]> {
+async function clientsOf({ api, runDir, own }: Lookout, self: Self, signal: AbortSignal): Promise<readonly Finding[]> {
   const place = await findSharedPlace(self, runDir);
   if (place === undefined) {
     const advice = 'mount a volume there, and the same one in the backup container';
@@ -132,14 +125,8 @@ async function clientsOf(
       says: names === '' ? 'none now' : `${names} ${clients.length > 1 ? 'share' : 'shares'} run.dir`,
     },
   ];
-  for (const { name, path } of own) {
-    const ownPlace = await findSharedPlace(self, path);
-    for (const client of clients.filter((one) => sharesPlace(writableOf(one), ownPlace)))
-      findings.push({
-        ...{ what: name, level: 'fail' },
-        says: `${path} lies where client ${nameOf(client)} can write: give it a volume of its own`,
-      });
-  }
+  for (const { name, says } of await exposuresOf(self, own, clients))
+    findings.push({ what: name, level: 'fail', says });
   const socket = api.host.startsWith('unix://')
     ? await findSharedPlace(self, api.host.slice('unix://'.length))
     : undefined;
@@ -149,9 +136,4 @@ async function clientsOf(
       says: `${nameOf(client)} has the engine's socket: whoever takes it over is root on this machine: take it away`,
     });
   return findings;
-}
-
-/** With those mounts alone that it can write to. */
-function writableOf(client: Listed): Listed {
-  return { ...client, Mounts: (client.Mounts ?? []).filter(({ RW }) => RW !== false) };
 }

@@ -35,6 +35,27 @@ export function sharesPlace({ Mounts }: Listed | Inspected, place: SharedPlace |
   });
 }
 
+/** A directory or file of ours that no client may write, by the setting that names it. */
+export type OwnPlace = { readonly name: string; readonly path: string };
+
+/** What of ours these clients can write, by the engine's word: the same volume may be mounted elsewhere, or in part. */
+export async function exposuresOf(
+  self: Self,
+  own: readonly OwnPlace[],
+  clients: readonly (Listed | Inspected)[],
+): Promise<readonly (OwnPlace & { readonly says: string })[]> {
+  const found = own.map(async (one) => {
+    const place = await findSharedPlace(self, one.path);
+    const writers = clients.filter(({ Mounts, ...client }) => {
+      const writable = (Mounts ?? []).filter(({ RW }) => RW !== false);
+      return sharesPlace({ ...client, Mounts: writable } as Listed, place);
+    });
+    const says = (name: string) => `${one.path} lies where client ${name} can write: give it a volume of its own`;
+    return writers.map((client) => ({ ...one, says: says(nameOfEither(client)) }));
+  });
+  return (await Promise.all(found)).flat();
+}
+
 function isWithin(path: string, folder: string): boolean {
   const way = relative(folder, path);
   return way !== '..' && !way.startsWith('../');

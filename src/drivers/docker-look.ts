@@ -3,7 +3,15 @@ import type { Note, View } from '../core/ports.ts';
 import type { Target, Workload, WorkloadRef } from '../core/workload.ts';
 import type { Api } from './docker-api.ts';
 import { byPreference, findContainer, inspectContainer, listByKey, listContainers } from './docker-find.ts';
-import { findDoorway, findSharedPlace, makeGuard, type SharedPlace, sharesPlace } from './docker-guard.ts';
+import {
+  exposuresOf,
+  findDoorway,
+  findSharedPlace,
+  makeGuard,
+  type OwnPlace,
+  type SharedPlace,
+  sharesPlace,
+} from './docker-guard.ts';
 import { notesOfSelf, type Self, whyNothingIsHeld } from './docker-self.ts';
 import type { Inspected, Listed } from './docker-workload.ts';
 import * as own from './docker-workload.ts';
@@ -14,6 +22,7 @@ export type Lookout = {
   readonly scope: 'project' | 'host' | readonly string[];
   readonly runDir: string;
   readonly stateDir: string;
+  readonly own: readonly OwnPlace[];
   readonly findSelf: (signal: AbortSignal) => Promise<Self>;
   /** By image id, which never means another image: asked once each. */
   readonly imageLabels: Map<string, Readonly<Record<string, string>>>;
@@ -62,10 +71,12 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
     workloads.push(container === undefined ? own.workloadOfListed(one, around) : own.workloadOf(container, around));
   }
   const unholdable = whyNothingIsHeld(self, stateDir);
+  const [exposed] = await exposuresOf(self, lookout.own, clients);
   return {
     workloads: withoutDoubles(workloads, listed),
     ...(project === undefined ? {} : { project }),
     ...(unholdable === undefined ? {} : { unholdable }),
+    ...(exposed === undefined ? {} : { exposed: `${exposed.name}: ${exposed.says}` }),
     clients: clients.flatMap(own.incarnationOf),
     notes: [
       ...notesOfSelf(self, { scope, holds: inScope.some(({ Labels }) => Labels?.['sidehook.hold'] !== undefined) }),

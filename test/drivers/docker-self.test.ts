@@ -85,6 +85,29 @@ describe('the sidecar in a container', () => {
     assert.equal(unholdable(view, 'sidehook'), 'it is the sidecar itself');
   });
 
+  it('names the client that can write its hooks, its state or its settings, wherever it mounts them', async () => {
+    await using stack = await openStack('self');
+    const [shared, state, hooks] = [
+      await stack.volume('shared'),
+      await stack.volume('state'),
+      await stack.volume('hooks'),
+    ];
+    const volumes = [`${shared}:/run/sidehook`, `${state}:/var/lib/sidehook`, `${hooks}:/etc/sidehook:ro`];
+    const own = [
+      { name: 'hooks.dir', path: '/etc/sidehook/hooks.d' },
+      { name: 'state.dir', path: '/var/lib/sidehook' },
+    ];
+    await stack.run({ name: 'stranger', volumes: [`${hooks}:/hooks`, `${state}:/state`] });
+    await stack.run({
+      name: 'reader',
+      volumes: [`${shared}:/run/sidehook`, `${hooks}:/hooks:ro`, `${state}:/state:ro`],
+    });
+    assert.equal((await lookFromWithin(stack, { volumes }, { own })).exposed, undefined);
+    await stack.run({ name: 'writer', volumes: [`${shared}:/run/sidehook`, `${hooks}:/mine`] });
+    const { exposed = '' } = await lookFromWithin(stack, { volumes }, { own });
+    assert.match(exposed, /^hooks.dir: \/etc\/sidehook\/hooks.d lies where client .*-writer can write/);
+  });
+
   it('is not mistaken for the container whose network it shares, nor may that one be held', async () => {
     await using stack = await openStack('self');
     const state = await stack.volume('state');

@@ -96,6 +96,15 @@ describe('a plan', () => {
     );
   });
 
+  it('plans nothing while a client can write what is run', () => {
+    const situation = aSituation([]);
+    const view = { ...situation.view, exposed: 'hooks.dir: it lies where client backup can write' };
+    assert.throws(
+      () => planOf({ ...situation, view }),
+      refusal('configuration', /hooks.dir: it lies where client backup can write/),
+    );
+  });
+
   it('refuses a held hook whose target is itself held', () => {
     const situation = aSituation([aHeldWorkload('db')], [aHook('dump', 'target=service:db while=held')]);
     assert.throws(() => planOf(situation), refusal('configuration', /while=held, but its target is itself held/));
