@@ -8,6 +8,8 @@ import type { Requirement, Target } from './workload.ts';
 const HEADER_LINES = 20;
 const HEADER = /^\s*(?:#+|\/\/+|--+|;+)\s*sidehook:\s*(.*?)\s*$/;
 const LATER = ['session', 'image'];
+/** What a hook would hand back there nobody would take: better refused than lost. */
+const RETURN = 'SIDEHOOK_RETURN';
 /** TKLBAM's: the hook itself looks at its arguments. */
 const DEFAULT_ON = ['backup.pre', 'backup.inspect', 'backup.post', 'restore.pre', 'restore.inspect', 'restore.post'];
 
@@ -39,6 +41,11 @@ export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
     if (key === 'on') for (const pattern of on) parseOn(where, pattern);
   }
 
+  const returning = file.text?.split('\n').findIndex((line) => line.includes(RETURN)) ?? -1;
+  if (returning >= 0) {
+    const where = `hook ${file.name}, line ${returning + 1}, ${RETURN}`;
+    throw new OperationalError('configuration', `${where}: not supported by this version`);
+  }
   const program = programOf(file, target);
   return {
     id: `file:${file.name}`,

@@ -83,6 +83,13 @@ describe('the header of a hook file', () => {
     ['nonsense', /line 2: expected key=value, got "nonsense"/],
     ['while=held while=running', /line 2, while: said twice/],
   ];
+  it('does not save a hook that would hand words back, which nobody would take', () => {
+    assert.throws(() => parse('#!/bin/sh\necho "PATH_X=1" >>"$SIDEHOOK_RETURN"\n'), {
+      code: 'configuration',
+      message: 'hook 10-hook, line 2, SIDEHOOK_RETURN: not supported by this version',
+    });
+  });
+
   for (const [header, message] of bad) {
     it(`that is wrong is an error that names file, line and key: ${header}`, () => {
       const text = `#!/bin/sh\n# sidehook: ${header}\n`;
