@@ -16,6 +16,7 @@ const PENDING = "status <> 'released'";
 /** Answers and closed runs that stay to be read. */
 const KEPT_ANSWERS = 10_000;
 const KEPT_RUNS = 1_000;
+const ANSWERS_BETWEEN = 500;
 
 const SCHEMA = `
   CREATE TABLE requests (id TEXT PRIMARY KEY, doc TEXT NOT NULL, lease TEXT NOT NULL, answer TEXT) STRICT;
@@ -41,6 +42,7 @@ export function openJournal(stateDir: string): Journal & Disposable {
   const database = openDatabase(stateDir, path);
   const { get, all, write } = makeStatements(database, path);
 
+  let answers = 0;
   let depth = 0;
   const atomically = <T>(work: () => T): T => {
     if (depth > 0) return work();
@@ -90,7 +92,10 @@ export function openJournal(stateDir: string): Journal & Disposable {
         leaseRef: String(row.lease),
       })),
     answered(id, answer) {
-      write('UPDATE requests SET answer = ? WHERE id = ?', JSON.stringify(answer), id);
+      // What was asked is of no use any more, and a client chooses how large it is.
+      write("UPDATE requests SET answer = ?, doc = '' WHERE id = ?", JSON.stringify(answer), id);
+      answers += 1;
+      if (answers % ANSWERS_BETWEEN === 0) forgetAnswers(write); // a client may ask for years, and open no run
     },
     openRun(run, steps, claims) {
       atomically(() => {
@@ -208,6 +213,10 @@ function forgetOld(write: (sql: string, ...values: SQLInputValue[]) => void): vo
   write(`DELETE FROM sharers WHERE run IN (${oldest})`);
   write("DELETE FROM holds WHERE status = 'released' AND id NOT IN (SELECT hold FROM sharers)");
   write(`DELETE FROM runs WHERE id IN (${oldest})`);
+  forgetAnswers(write);
+}
+
+function forgetAnswers(write: (sql: string, ...values: SQLInputValue[]) => void): void {
   write(`DELETE FROM requests WHERE answer IS NOT NULL AND id IN (
     SELECT id FROM requests ORDER BY rowid DESC LIMIT -1 OFFSET ${KEPT_ANSWERS})`);
 }

@@ -7,6 +7,7 @@ import { OperationalError } from '../core/errors.ts';
 import type { Finding } from '../core/finding.ts';
 import { parseHookFile } from '../core/header.ts';
 import type { HookFile, Host } from '../core/ports.ts';
+import type { HookLimits } from '../core/settings.ts';
 import { findBroken } from '../drivers/host-diagnosis.ts';
 
 /** No sidehook is older; a clock that says so has never been set. */
@@ -106,13 +107,14 @@ async function examineDisk(path: string): Promise<readonly Finding[]> {
 /** Each file of hooks.d by itself, since the daemon stops at the first that is wrong. */
 export async function examineHooks(
   host: Host,
-  { hooks }: Config,
+  { hooks, operations }: Config,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<readonly Finding[]> {
   const what = 'hooks.d';
+  const limits = { timeoutMs: hooks.timeoutMs, operations };
   try {
     const { files, passedOver } = await host.list();
-    const broken = (await Promise.all(files.map((file) => examineHook(file, hooks.timeoutMs, env.PATH ?? '')))).flat();
+    const broken = (await Promise.all(files.map((file) => examineHook(file, limits, env.PATH ?? '')))).flat();
     const names = files.map(({ name }) => name).join(', ');
     const says = `${hooks.dir}: ${names === '' ? 'no hooks' : names}`;
     const passed = passedOver.map((note): Finding => ({ what, level: 'warn', says: note }));
@@ -123,10 +125,10 @@ export async function examineHooks(
   }
 }
 
-async function examineHook(file: HookFile, timeoutMs: number, searchPath: string): Promise<readonly Finding[]> {
+async function examineHook(file: HookFile, limits: HookLimits, searchPath: string): Promise<readonly Finding[]> {
   const what = 'hooks.d';
   try {
-    const { target } = parseHookFile(file, { timeoutMs });
+    const { target } = parseHookFile(file, limits);
     const why = target.kind === 'host' ? await findBroken(file.path, searchPath) : undefined;
     return why === undefined ? [] : [{ what, level: 'fail', says: `hook ${file.name}: could not be run: ${why}` }];
   } catch (error) {

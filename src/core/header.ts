@@ -2,7 +2,7 @@ import { OperationalError } from './errors.ts';
 import type { Action, Hook, Program, Settings } from './hook.ts';
 import type { HookFile } from './ports.ts';
 import { STATES } from './request.ts';
-import { defaultSettings, type HookDefaults, jobsOf, listOf, settingOf, wrong } from './settings.ts';
+import { defaultSettings, type HookLimits, jobsOf, listOf, operationOf, settingOf, wrong } from './settings.ts';
 import type { Requirement, Target } from './workload.ts';
 
 const HEADER_LINES = 20;
@@ -10,18 +10,23 @@ const HEADER = /^\s*(?:#+|\/\/+|--+|;+)\s*sidehook:\s*(.*?)\s*$/;
 const LATER = ['session', 'image'];
 /** What a hook would hand back there nobody would take: better refused than lost. */
 const RETURN = 'SIDEHOOK_RETURN';
+/** When a hook is called. */
+type On = Pick<Action, 'operation' | 'state'>;
+
 /** TKLBAM's: the hook itself looks at its arguments. */
-const DEFAULT_ON = ['backup.pre', 'backup.inspect', 'backup.post', 'restore.pre', 'restore.inspect', 'restore.post'];
+const DEFAULT_ON: readonly On[] = ['backup', 'restore'].flatMap((operation) =>
+  (['pre', 'inspect', 'post'] as const).map((state) => ({ operation, state })),
+);
 
 /**
  * Reads a file of hooks.d into a Hook: its header, never half obeyed, and what is to be run where.
  * @throws OperationalError `configuration`, naming file, line and key
  */
-export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
+export function parseHookFile(file: HookFile, limits: HookLimits): Hook {
   let target: Target = { kind: 'host' };
-  let on: readonly string[] = DEFAULT_ON;
+  let on: readonly On[] = DEFAULT_ON;
   let jobs: readonly string[] | undefined;
-  let settings: Settings = defaultSettings(defaults);
+  let settings: Settings = defaultSettings(limits);
   const seen = new Set<string>();
 
   for (const { line, key, value } of headerWords(file)) {
@@ -30,7 +35,7 @@ export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
     seen.add(key);
     if (LATER.includes(key)) throw new OperationalError('configuration', `${where}: not supported by this version`);
     if (key === 'target') target = parseTarget(where, value);
-    else if (key === 'on') on = listOf(value);
+    else if (key === 'on') on = listOf(where, value).map((pattern) => parseOn(where, pattern, limits));
     else if (key === 'job') jobs = jobsOf(where, value);
     else {
       const setting = settingOf(key, value, where);
@@ -38,7 +43,6 @@ export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
         throw new OperationalError('configuration', `${where}: no such key; known are ${KEYS}`);
       settings = { ...settings, ...setting };
     }
-    if (key === 'on') for (const pattern of on) parseOn(where, pattern);
   }
 
   const returning = file.text?.split('\n').findIndex((line) => line.includes(RETURN)) ?? -1;
@@ -52,31 +56,39 @@ export function parseHookFile(file: HookFile, defaults: HookDefaults): Hook {
     name: file.name,
     target,
     ...(jobs === undefined ? {} : { jobs }),
-    actions: on.map((pattern): Action => ({ ...parseOn(`hook ${file.name}, on`, pattern), program, settings })),
+    actions: on.map((when): Action => ({ ...when, program, settings })),
   };
 }
 
 const KEYS = 'target, on, outcome, while, job, timeout, on-error, retries, retry-delay, user, workdir, match';
 
-function* headerWords({ name, head }: HookFile): Iterable<{ line: number; key: string; value: string }> {
-  for (const [index, text] of head.split(/\r?\n/, HEADER_LINES).entries()) {
-    const words = HEADER.exec(text)?.[1];
-    if (words === undefined) continue;
-    for (const word of words.split(/\s+/)) {
+/** What was meant as a header, and would be passed over: misspelt, or too far down. */
+const MEANT =
+  /^\s*(?:#+|\/\/+|--+|;+)\s*sidehook\b\W*(?:target|on|outcome|while|job|timeout|on-error|retries|retry-delay|user|workdir|match|session|image)=\S/i;
+
+function* headerWords({ name, head, text = head }: HookFile): Iterable<{ line: number; key: string; value: string }> {
+  for (const [index, comment] of text.split(/\r?\n/).entries()) {
+    const line = index + 1;
+    const words = line > HEADER_LINES ? undefined : HEADER.exec(comment)?.[1];
+    if (words === undefined && MEANT.test(comment)) {
+      const expected = line > HEADER_LINES ? `a header within the first ${HEADER_LINES} lines` : 'sidehook: key=value';
+      throw wrong(`hook ${name}, line ${line}`, expected, comment.trim());
+    }
+    for (const word of words?.split(/\s+/) ?? []) {
       const [, key, value] = /^([a-z-]+)=(.+)$/.exec(word) ?? [];
-      if (key === undefined || value === undefined) throw wrong(`hook ${name}, line ${index + 1}`, 'key=value', word);
-      yield { line: index + 1, key, value };
+      if (key === undefined || value === undefined) throw wrong(`hook ${name}, line ${line}`, 'key=value', word);
+      yield { line, key, value };
     }
   }
 }
 
-function parseOn(where: string, pattern: string): Pick<Action, 'operation' | 'state'> {
+function parseOn(where: string, pattern: string, limits: HookLimits): On {
   const [, operation, word] = /^(\*|[a-zA-Z0-9][\w-]*)\.(\*|[a-z]+)$/.exec(pattern) ?? [];
   const state = word === '*' ? '*' : STATES.find((known) => known === word);
   if (operation === undefined || state === undefined) throw wrong(where, 'OPERATION.STATE such as backup.pre', pattern);
   if (state === 'captured')
     throw new OperationalError('configuration', `${where}: captured is not supported by this version`);
-  return { operation, state };
+  return { operation: operation === '*' ? operation : operationOf(where, operation, limits), state };
 }
 
 /** Reads `host`, `container:NAME`, `service:[PROJECT/]NAME`, `label:KEY=VALUE`, `pod:SELECTOR`. @throws OperationalError `configuration` */

@@ -2,7 +2,7 @@ import { OperationalError } from './errors.ts';
 import type { HoldKind } from './hold.ts';
 import type { Action, Hook, Program } from './hook.ts';
 import { STATES, type State } from './request.ts';
-import { defaultSettings, durationOf, type HookDefaults, jobsOf, listOf, oneOf, settingOf } from './settings.ts';
+import { defaultSettings, durationOf, type HookLimits, jobsOf, listOf, oneOf, settingOf } from './settings.ts';
 import type { Workload } from './workload.ts';
 
 /** What a workload's labels ask for. */
@@ -21,8 +21,6 @@ export type HoldWish = {
   readonly maxMs?: number;
 };
 
-export type LabelLimits = HookDefaults & { readonly operations: readonly string[] };
-
 const PREFIX = 'sidehook.';
 /** What is held how: a container cannot be scaled, and a Deployment neither be stopped nor paused. */
 const KINDS_OF = { container: ['stop', 'pause'], other: ['scale'] } as const satisfies Record<
@@ -35,7 +33,7 @@ const SETTINGS = ['user', 'timeout', 'on-error', 'while', 'match', 'outcome'];
  * Reads a workload's `sidehook.*` labels; on Kubernetes they are the annotations `sidehook.io/*`.
  * @throws OperationalError `configuration`, naming container and label; a label that is unknown is an error too
  */
-export function parseLabels(workload: Workload, limits: LabelLimits): LabelWishes {
+export function parseLabels(workload: Workload, limits: HookLimits): LabelWishes {
   const labels = new Map(Object.entries(workload.labels).filter(([label]) => label.startsWith(PREFIX)));
   const take = (label: string): string | undefined => {
     const value = labels.get(label);
@@ -68,14 +66,14 @@ export function parseLabels(workload: Workload, limits: LabelLimits): LabelWishe
   return {
     ...(actions.length > 0 ? { hook } : {}),
     ...(hold === undefined ? {} : { hold }),
-    after: afterText === undefined ? [] : listOf(afterText),
+    after: afterText === undefined ? [] : listOf(where('sidehook.hold.after'), afterText),
   };
 }
 
 type Take = (label: string) => string | undefined;
 type Where = (label: string) => string;
 
-function* takeActions(take: Take, where: Where, limits: LabelLimits): Iterable<Action> {
+function* takeActions(take: Take, where: Where, limits: HookLimits): Iterable<Action> {
   for (const operation of limits.operations) {
     for (const state of STATES) {
       const label = `${PREFIX}${operation}.${state}`;
@@ -93,7 +91,7 @@ function* takeActions(take: Take, where: Where, limits: LabelLimits): Iterable<A
   }
 }
 
-function takeSettings(take: Take, where: Where, label: string, limits: LabelLimits): Action['settings'] {
+function takeSettings(take: Take, where: Where, label: string, limits: HookLimits): Action['settings'] {
   let settings = defaultSettings(limits);
   for (const key of SETTINGS) {
     const value = take(`${label}.${key}`);
@@ -138,7 +136,7 @@ function takeHold(
     operations:
       on === undefined
         ? ['backup', 'restore']
-        : listOf(on).map((name) => oneOf(where('sidehook.hold.on'), name, operations)),
+        : listOf(where('sidehook.hold.on'), on).map((name) => oneOf(where('sidehook.hold.on'), name, operations)),
     ...jobs,
     ...(timeout === undefined ? {} : { stopTimeoutMs: durationOf(where('sidehook.hold.timeout'), timeout, 0) }),
     ...(max === undefined ? {} : { maxMs: durationOf(where('sidehook.hold.max'), max) }),

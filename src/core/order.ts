@@ -1,4 +1,3 @@
-import { OperationalError } from './errors.ts';
 import type { Workload, WorkloadKey } from './workload.ts';
 
 /** For each workload of interest, those of interest that it depends on: they stop after it and start before it. */
@@ -6,8 +5,7 @@ export type Order = ReadonlyMap<WorkloadKey, readonly WorkloadKey[]>;
 
 /**
  * Orders the held workloads by what depends on what. Paths count that lead through workloads which are not held;
- * one-shot dependencies do not.
- * @throws OperationalError `configuration` for a cycle, naming its members
+ * one-shot dependencies do not. There may be a cycle in it: `findCycle`.
  */
 export function orderOf(
   held: ReadonlySet<WorkloadKey>,
@@ -15,13 +13,7 @@ export function orderOf(
   afterNames: ReadonlyMap<WorkloadKey, readonly string[]>,
 ): Order {
   const dependencies = dependenciesOf(workloads, afterNames);
-  const order = new Map([...held].map((key) => [key, nearestHeld(key, held, dependencies)]));
-  const cycle = findCycle(order);
-  if (cycle !== undefined) {
-    const names = cycle.map((key) => workloads.find((workload) => workload.key === key)?.name ?? key);
-    throw new OperationalError('configuration', `order of holds: ${names.join(' depends on ')}: a cycle; break it`);
-  }
-  return order;
+  return new Map([...held].map((key) => [key, nearestHeld(key, held, dependencies)]));
 }
 
 /** Who depends directly on whom, by key. */
@@ -45,7 +37,7 @@ export function dependenciesOf(
 }
 
 /** `sidehook.hold.after` names a container, or a service of the same project. */
-function namedBy(name: string, workload: Workload, workloads: readonly Workload[]): readonly Workload[] {
+export function namedBy(name: string, workload: Workload, workloads: readonly Workload[]): readonly Workload[] {
   const byName = workloads.filter((other) => other.name === name);
   if (byName.length > 0) return byName;
   return workloads.filter((other) => other.service === name && other.project === workload.project);
@@ -69,7 +61,7 @@ function nearestHeld(
 }
 
 /** The members of one cycle, the first again at the end. */
-function findCycle(order: Order): WorkloadKey[] | undefined {
+export function findCycle(order: Order): WorkloadKey[] | undefined {
   const done = new Set<WorkloadKey>();
   const visit = (key: WorkloadKey, path: readonly WorkloadKey[]): WorkloadKey[] | undefined => {
     const at = path.indexOf(key);

@@ -2,7 +2,7 @@ import { OperationalError, unreachable } from './errors.ts';
 import type { Hold, HoldKind } from './hold.ts';
 import type { Action, Hook, HookCall, Place } from './hook.ts';
 import type { LabelWishes } from './labels.ts';
-import { dependenciesOf, orderOf } from './order.ts';
+import { addNotes, makeHolds } from './plan-holds.ts';
 import type { Note, View } from './ports.ts';
 import { STATES, type State } from './request.ts';
 import {
@@ -72,10 +72,29 @@ export function makePlan(asked: Asked, situation: Situation): Plan {
   const held = new Set(holds.map(({ key }) => key));
   const steps = situation.hooks
     .filter((hook) => hook.jobs === undefined || hook.jobs.includes(asked.job))
-    .flatMap((hook) => makeSteps(hook, asked, situation, held, notes))
+    .flatMap((hook) => stepsOf(hook, asked, situation, held, notes))
     .map((step, index): Step => ({ ...step, id: `${step.call.state}-${String(index + 1).padStart(3, '0')}` }));
   if (steps.length === 0 && holds.length === 0) notes.push(`nothing to do: no hook and no hold for ${asked.operation}`);
   return { steps, holds, claims: makeClaims(steps, holds), notes };
+}
+
+/** An error in a container outside one's own project passes that container over; it stops nobody's backup. */
+function stepsOf(
+  hook: Hook,
+  asked: Asked,
+  situation: Situation,
+  held: ReadonlySet<WorkloadKey>,
+  notes: Note[],
+): Omit<Step, 'id'>[] {
+  try {
+    return makeSteps(hook, asked, situation, held, notes);
+  } catch (error) {
+    const { target } = hook;
+    const whose = situation.view.workloads.find(({ key }) => target.kind === 'workload' && key === target.key);
+    if (!(whose?.foreign && error instanceof OperationalError)) throw error;
+    addNotes(notes, [`${whose.kind} ${whose.name}: passed over: ${error.message}`]);
+    return [];
+  }
 }
 
 function makeSteps(
@@ -178,61 +197,6 @@ function matchesOf(target: Target, { workloads, project }: View): readonly Workl
   }
 }
 
-function makeHolds({ operation, job }: Asked, { view, wishes, held }: Situation, notes: Note[]): HoldSpec[] {
-  const wanted: Workload[] = [];
-  for (const workload of view.workloads) {
-    const wish = wishes.get(workload.key)?.hold;
-    if (wish === undefined || !wish.operations.includes(operation)) continue;
-    if (wish.jobs !== undefined && !wish.jobs.includes(job)) continue;
-    const byUs = held.some(({ key }) => key === workload.key);
-    if (!byUs && workload.state !== 'running' && workload.state !== 'restarting') {
-      notes.push(`hold of ${workload.name}: found ${workload.state}, left so`);
-    } else if (workload.unholdable === undefined) wanted.push(workload);
-    else if (workload.foreign) notes.push(`hold of ${workload.name}: passed over: ${workload.unholdable}`);
-    else throw new OperationalError('configuration', `hold of ${workload.name}: refused: ${workload.unholdable}`);
-  }
-  if (wanted.length > 0 && view.unholdable !== undefined) {
-    throw new OperationalError(
-      'configuration',
-      `hold of ${wanted.map(({ name }) => name).join(', ')}: refused: ${view.unholdable}`,
-    );
-  }
-
-  const keys = new Set(wanted.map(({ key }) => key));
-  const afterNames = new Map([...wishes].map(([key, { after }]) => [key, after]));
-  const order = orderOf(keys, view.workloads, afterNames);
-  addNotes(notes, bereft(keys, view.workloads, afterNames));
-  return wanted.map((workload): HoldSpec => {
-    const { kind, stopTimeoutMs, maxMs } = wishes.get(workload.key)?.hold ?? unreachable(undefined as never);
-    const { key, instance, name, healthTermMs } = workload;
-    return {
-      ...{ key, instance, name, kind, healthTermMs },
-      after: order.get(key) ?? [],
-      awaitHealth: workload.health === 'healthy',
-      ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
-      ...(maxMs === undefined ? {} : { maxMs }),
-    };
-  });
-}
-
-/** Running workloads that will lose what they talk to. */
-function bereft(
-  held: ReadonlySet<WorkloadKey>,
-  workloads: readonly Workload[],
-  afterNames: ReadonlyMap<WorkloadKey, readonly string[]>,
-): Note[] {
-  const dependencies = dependenciesOf(workloads, afterNames);
-  return workloads
-    .filter(({ key, state, oneOff }) => state === 'running' && !oneOff && !held.has(key))
-    .flatMap((workload) => {
-      const lost = (dependencies.get(workload.key) ?? []).filter((key) => held.has(key));
-      const names = lost.map((key) => workloads.find((one) => one.key === key)?.name ?? key);
-      return names.length === 0
-        ? []
-        : [`${workload.name} depends on ${names.join(', ')} and is not held: it loses what it talks to`];
-    });
-}
-
 function makeClaims(steps: readonly Step[], holds: readonly HoldSpec[]): Claim[] {
   const claims = new Map<string, Claim>();
   for (const { key, name } of holds) claims.set(`hold ${key}`, { key, name, use: 'hold' });
@@ -243,8 +207,4 @@ function makeClaims(steps: readonly Step[], holds: readonly HoldSpec[]): Claim[]
     claims.set(`exec ${key}`, { key, name, use: 'exec' });
   }
   return [...claims.values()];
-}
-
-function addNotes(notes: Note[], more: readonly Note[]): void {
-  for (const note of more) if (!notes.includes(note)) notes.push(note);
 }

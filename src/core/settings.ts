@@ -3,8 +3,8 @@ import { OperationalError } from './errors.ts';
 import type { Settings } from './hook.ts';
 import { RUN_OUTCOMES } from './result.ts';
 
-/** What a hook is run with when it says nothing. */
-export type HookDefaults = { readonly timeoutMs: number };
+/** What a header or a label may speak of, and what a hook is run with when it says nothing. */
+export type HookLimits = { readonly timeoutMs: number; readonly operations: readonly string[] };
 
 /** Applies one `key=value` of a header, or one label ending, to the settings so far. Undefined: no such key. */
 export function settingOf(key: string, value: string, where: string): Partial<Settings> | undefined {
@@ -22,7 +22,7 @@ export function settingOf(key: string, value: string, where: string): Partial<Se
     case 'retries':
       return { retries: countOf(where, value) };
     case 'outcome':
-      return { outcomes: listOf(value).map((outcome) => oneOf(where, outcome, RUN_OUTCOMES)) };
+      return { outcomes: listOf(where, value).map((outcome) => oneOf(where, outcome, RUN_OUTCOMES)) };
     case 'user':
       return { user: textOf(where, value, /^[A-Za-z0-9_][\w.-]*\$?(:[A-Za-z0-9_][\w.-]*)?$/, 'a user, or user:group') };
     case 'workdir':
@@ -33,7 +33,7 @@ export function settingOf(key: string, value: string, where: string): Partial<Se
 }
 
 /** The settings of a hook that says nothing. */
-export function defaultSettings({ timeoutMs }: HookDefaults): Settings {
+export function defaultSettings({ timeoutMs }: HookLimits): Settings {
   return {
     while: 'running',
     timeoutMs,
@@ -44,12 +44,14 @@ export function defaultSettings({ timeoutMs }: HookDefaults): Settings {
   };
 }
 
-/** Splits a list as users write it: commas, spaces around them allowed. */
-export function listOf(value: string): string[] {
-  return value
+/** A list as users write it: commas, spaces around them allowed. An empty one would mean never, which nobody means. */
+export function listOf(where: string, value: string): string[] {
+  const items = value
     .split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '');
+  if (items.length === 0) throw wrong(where, 'a list', value);
+  return items;
 }
 
 /** One of a few words. @throws OperationalError `configuration` */
@@ -57,6 +59,13 @@ export function oneOf<const T extends string>(where: string, value: string, know
   const found = known.find((word) => word === value);
   if (found === undefined) throw wrong(where, known.join(' or '), value);
   return found;
+}
+
+/** An operation that is allowed here: of a misspelt one, nobody would ever hear again. @throws OperationalError `configuration` */
+export function operationOf(where: string, value: string, { operations }: HookLimits): string {
+  if (operations.includes(value)) return value;
+  const allowed = operations.join(', ');
+  throw new OperationalError('configuration', `${where}: operation ${value} is not allowed; allowed are ${allowed}`);
 }
 
 /** A duration of at least `least` milliseconds. @throws OperationalError `configuration` */
@@ -69,9 +78,7 @@ export function durationOf(where: string, value: string, least = 1): number {
 
 /** Names of jobs. @throws OperationalError `configuration` */
 export function jobsOf(where: string, value: string): string[] {
-  const jobs = listOf(value);
-  if (jobs.length === 0) throw wrong(where, 'a list of job names', value);
-  return jobs.map((job) => textOf(where, job, /^[a-zA-Z0-9][\w.-]{0,63}$/, 'a job name'));
+  return listOf(where, value).map((job) => textOf(where, job, /^[a-zA-Z0-9][\w.-]{0,63}$/, 'a job name'));
 }
 
 function countOf(where: string, value: string): number {

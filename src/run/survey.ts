@@ -19,9 +19,9 @@ export type SurveyTools = Pick<Tools, 'host' | 'driver'> & {
  */
 export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<Situation> {
   const { host, driver, journal, settings } = tools;
-  const defaults = { timeoutMs: settings.hooksTimeoutMs };
+  const limits = { timeoutMs: settings.hooksTimeoutMs, operations: settings.operations };
   const { files, passedOver } = await host.list();
-  const fileHooks = files.map((file) => parseHookFile(file, defaults));
+  const fileHooks = files.map((file) => parseHookFile(file, limits));
   const view = await driver.look(
     fileHooks.map(({ target }) => target),
     signal,
@@ -38,7 +38,7 @@ export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<S
         `${workload.kind} ${workload.name}, ${wordOf(workload, label)}: passed over: ${whose}, not its operator's`,
       );
     }
-    const wish = readLabels(workload, { ...defaults, operations: settings.operations }, notes);
+    const wish = readLabels(workload, limits, notes);
     if (wish === undefined) continue;
     wishes.set(workload.key, wish);
     if (wish.hook !== undefined) labelHooks.push(wish.hook);

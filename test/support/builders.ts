@@ -36,8 +36,11 @@ export function aDependency(service: string, condition: Dependency['condition'] 
 
 /** A shell hook of hooks.d with this header. */
 export function aHook(name: string, header = ''): Hook {
-  const text = `#!/bin/sh\n# sidehook: ${header}\n`;
-  return parseHookFile({ name, path: `/hooks.d/${name}`, text, head: header === '' ? '' : text }, { timeoutMs: 1000 });
+  const text = `#!/bin/sh\n${header === '' ? '' : `# sidehook: ${header}\n`}`;
+  return parseHookFile(
+    { name, path: `/hooks.d/${name}`, text, head: text },
+    { timeoutMs: 1000, operations: ['backup', 'restore'] },
+  );
 }
 
 /** What a survey of these would find. */

@@ -8,6 +8,7 @@ import { describe, it } from 'node:test';
 import { OperationalError } from '../../src/core/errors.ts';
 import type { Hold } from '../../src/core/hold.ts';
 import type { RunRecord } from '../../src/core/record.ts';
+import type { Request } from '../../src/core/request.ts';
 import { openJournal } from '../../src/journal.ts';
 
 const aRun = (id: string, more: Partial<RunRecord> = {}): RunRecord => ({
@@ -152,4 +153,28 @@ describe('the journal', () => {
     assert.equal(journal.run('holder')?.id, 'holder');
     assert.equal(journal.holds().length, 1);
   });
+
+  it('stays bounded by requests that open no run, and keeps of each its answer alone', async () => {
+    await using dir = await aTemporary();
+    using journal = openJournal(dir.path);
+    const answer = { exitCode: 65, notes: [] };
+    journal.atomically(() => {
+      for (let index = 0; index < 10_600; index += 1) {
+        const params = { SECRET: `param-${index}` };
+        journal.takeRequest({ ...A_REQUEST, id: `r-${index}`, params }, 'x');
+        if (index !== 1) journal.answered(`r-${index}`, answer);
+      }
+    });
+    assert.equal(journal.answerOf('r-0'), undefined);
+    assert.deepEqual(journal.answerOf('r-10599'), answer);
+    assert.deepEqual(
+      journal.unanswered().map(({ request }) => request.params),
+      [{ SECRET: 'param-1' }],
+    );
+  });
 });
+
+const A_REQUEST: Request = {
+  ...{ id: 'r', client: 'default', operation: 'backup', state: 'post', job: 'default', params: {} },
+  ...{ waitMs: 0, lease: 'held', outcome: 'success' },
+};

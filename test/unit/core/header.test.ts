@@ -4,7 +4,10 @@ import { OperationalError } from '../../../src/core/errors.ts';
 import { parseHookFile } from '../../../src/core/header.ts';
 
 function parse(text: string, name = '10-hook') {
-  return parseHookFile({ name, path: `/hooks.d/${name}`, text, head: text }, { timeoutMs: 1000 });
+  return parseHookFile(
+    { name, path: `/hooks.d/${name}`, text, head: text },
+    { timeoutMs: 1000, operations: ['backup', 'restore'] },
+  );
 }
 
 describe('the header of a hook file', () => {
@@ -72,6 +75,9 @@ describe('the header of a hook file', () => {
     ['target=container:../x', /line 2, target: expected host/],
     ['on=backup', /line 2, on: expected OPERATION.STATE/],
     ['on=backup.captured', /captured is not supported/],
+    ['on=bakcup.pre', /line 2, on: operation bakcup is not allowed; allowed are backup, restore/],
+    ['on=,', /line 2, on: expected a list/],
+    ['on=backup.post outcome=,', /line 2, outcome: expected a list/],
     ['session=yes', /line 2, session: not supported/],
     ['image=alpine', /line 2, image: not supported/],
     ['target=pod:', /expected key=value|pod:SELECTOR/],
@@ -100,9 +106,30 @@ describe('the header of a hook file', () => {
     });
   }
 
+  for (const line of ['# Sidehook: target=service:db', '# sidehook target=service:db', '// SIDEHOOK - on=backup.pre']) {
+    it(`that is misspelt is no comment: ${line}`, () => {
+      assert.throws(
+        () => parse(`#!/bin/sh\n${line}\n`),
+        /^OperationalError: hook 10-hook, line 2: expected sidehook: key=value/,
+      );
+    });
+  }
+
+  it('that comes too late is an error, and not passed over', () => {
+    const late = `#!/bin/sh\n${'# licence\n'.repeat(19)}# sidehook: target=service:db\n`;
+    assert.throws(() => parse(late), /line 21: expected a header within the first 20 lines/);
+    assert.deepEqual(parse(late.replace('# licence\n', '')).target, { kind: 'service', service: 'db' });
+  });
+
+  it('is not looked for in what a script says of sidehook', () => {
+    const text =
+      '#!/bin/sh\n# sidehook runs this before a backup\necho "sidehook: target=x"\n# see sidehook: on=what\n';
+    assert.deepEqual(parse(text).target, { kind: 'host' });
+  });
+
   it('refuses to send into a container what is no script', () => {
     assert.throws(() => parse('# sidehook: target=container:x\n'), /its first line is no #! line/);
     const file = { name: 'a', path: '/a', head: '#!/bin/sh\n# sidehook: target=container:x\n' };
-    assert.throws(() => parseHookFile(file, { timeoutMs: 1 }), /no text of at most 1 MiB/);
+    assert.throws(() => parseHookFile(file, { timeoutMs: 1, operations: ['backup'] }), /no text of at most 1 MiB/);
   });
 });

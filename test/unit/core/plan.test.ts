@@ -43,6 +43,43 @@ describe('a plan', () => {
     assert.throws(() => planOf(situation), refusal('configuration', /a depends on b depends on a: a cycle/));
   });
 
+  it('passes over what is wrong in another project, and names it', () => {
+    const foreign = { foreign: true, project: 'other' };
+    const down = aWorkload('down', { ...foreign, state: 'exited', labels: { 'sidehook.backup.pre': 'dump' } });
+    const torn = aWorkload('torn', {
+      ...foreign,
+      labels: { 'sidehook.hold': 'stop', 'sidehook.backup.pre': 'x', 'sidehook.backup.pre.while': 'held' },
+    });
+    const ring = (name: string, after: string) =>
+      aWorkload(name, { ...foreign, labels: { 'sidehook.hold': 'stop', 'sidehook.hold.after': after } });
+    const plan = planOf(aSituation([down, torn, ring('a', 'b'), ring('b', 'a'), aHeldWorkload('db')]));
+    assert.deepEqual(
+      plan.holds.map(({ name }) => name),
+      ['torn', 'db'],
+    );
+    assert.deepEqual(plan.steps, []);
+    assert.match(plan.notes.join('\n'), /a depends on b depends on a: a cycle/);
+    assert.match(plan.notes.join('\n'), /container down: passed over: .*down is exited/);
+    assert.match(plan.notes.join('\n'), /container torn: passed over: .*its target is itself held/);
+
+    const ours = aWorkload('down', { state: 'exited', labels: { 'sidehook.backup.pre': 'dump' } });
+    assert.throws(() => planOf(aSituation([ours])), refusal('not-executable', /down is exited/));
+  });
+
+  it('tells of a name in sidehook.hold.after that nothing has', () => {
+    const late = aWorkload('late', { labels: { 'sidehook.hold': 'stop', 'sidehook.hold.after': 'db, databse' } });
+    const { holds, notes } = planOf(aSituation([late, aHeldWorkload('db')]));
+    assert.deepEqual(holds[0]?.after, ['app/db/1']);
+    assert.deepEqual(notes, [
+      'container late, label sidehook.hold.after: nothing here is called databse, so it orders nothing',
+    ]);
+  });
+
+  it('refuses a list that is empty, and would mean never', () => {
+    const never = aWorkload('db', { labels: { 'sidehook.hold': 'stop', 'sidehook.hold.on': ' , ' } });
+    assert.throws(() => planOf(aSituation([never])), refusal('configuration', /sidehook\.hold\.on: expected a list/));
+  });
+
   it('holds every dependency before nothing that needs it: no held one is after itself, for any graph without cycles', () => {
     const edges = fc.array(fc.tuple(fc.nat(9), fc.nat(9)), { maxLength: 30 });
     fc.assert(
