@@ -96,7 +96,7 @@ function versionFlags(): string {
 }
 
 /** One that is new enough, or that may fetch what is. */
-async function findGo(): Promise<string | undefined> {
+export async function findGo(): Promise<string | undefined> {
   for (const go of ['go', '/usr/local/go/bin/go']) {
     const { failed, stdout } = await execa(go, ['env', 'GOVERSION', 'GOTOOLCHAIN'], { reject: false });
     const [, minor] = /^go1\.(\d+)/.exec(stdout ?? '') ?? [];
