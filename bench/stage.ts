@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/pr
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -138,7 +138,7 @@ export async function openSidecar(
 /** Starts the bare server, which runs `hook` at each request. */
 export async function openBareServer(stage: Stage, hook: string): Promise<Server> {
   const socketPath = join(await stage.folder(), 'bare.sock');
-  return openServer([stage.bareServer, socketPath, hook], socketPath);
+  return openServer([process.execPath, stage.bareServer, socketPath, hook], socketPath);
 }
 
 /** Asks the bare server once. @throws if the hook fails */
@@ -151,8 +151,9 @@ export async function askBareServer({ socketPath }: Server): Promise<void> {
   if (code !== '0') throw new Error(`the bare server's hook: exit code ${code}`);
 }
 
-async function openServer(args: readonly string[], socketPath: string): Promise<Server> {
-  const child = execa(process.execPath, args, { reject: false, all: true, stdin: 'ignore' });
+async function openServer([program = '', ...args]: readonly string[], socketPath: string): Promise<Server> {
+  const env = { PATH: `${dirname(process.execPath)}:${process.env.PATH}` }; // the bundle's own launcher looks for Node
+  const child = execa(program, args, { reject: false, all: true, stdin: 'ignore', env });
   let isOver = false;
   const ended = child.then(() => {
     isOver = true;
@@ -165,7 +166,7 @@ async function openServer(args: readonly string[], socketPath: string): Promise<
   while (!(await isListening(socketPath))) {
     if (isOver || performance.now() > deadline) {
       await close();
-      throw new Error(`start ${args.join(' ')}: ${(await child).all}`);
+      throw new Error(`start ${[program, ...args].join(' ')}: ${(await child).all}`);
     }
     await pause(LOOK_MS);
   }

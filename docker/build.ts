@@ -1,7 +1,7 @@
 /**
  * Makes `dist`, all that the image needs beside Node:
  *
- *   sidehook.js     what is started: turns on the compile cache, then loads main.js
+ *   sidehook.js     what is started: has Node keep to little memory, turns on the compile cache, then loads main.js
  *   main.js         the whole program, libraries included, but for
  *   kubernetes.js   the driver for Kubernetes with its libraries: read only where that is the engine
  *   errors.js       what both of them throw
@@ -64,8 +64,15 @@ const REFUSAL = `
   const refuse = () => { throw new Error(NAME + ' is not part of this build of sidehook'); };
   module.exports = new Proxy(refuse, { get: () => module.exports, construct: refuse });`;
 
-/** The cache lies beside the program, filled when the image is built; where nobody may write, it is only read. */
-const LAUNCHER = `#!/usr/bin/env node
+/**
+ * Read by a shell first, which starts Node with two flags, and then by Node, to which the second line is a string and a
+ * comment. The flags keep V8 from letting memory grow before it looks for what nobody needs; they are no limit, which
+ * could end a sidecar that needs more. Given later, or by the program itself, they would do nothing.
+ *
+ * The cache lies beside the program, filled when the image is built; where nobody may write, it is only read.
+ */
+const LAUNCHER = `#!/bin/sh
+':' //; exec node --max-semi-space-size=1 --optimize-for-size "$0" "$@"
 import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';
 enableCompileCache(join(import.meta.dirname, 'cache'));

@@ -19,6 +19,8 @@ export type SidecarOptions = {
   readonly env?: Readonly<Record<string, string>>;
   /** Who it runs as; by default who the tests run as. */
   readonly user?: { readonly uid: number; readonly gid: number };
+  /** What is started; by default the sources. */
+  readonly program?: readonly string[];
   /** Not started yet: `start` does that. */
   readonly down?: true;
 };
@@ -99,7 +101,7 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
   async function start(): Promise<void> {
     const from = said.length;
     // It becomes the daemon, with its process id, and has the kernel end it when the test's own process ends.
-    const argv = [...becoming, '--pdeathsig', 'KILL', process.execPath, MAIN, 'serve'];
+    const argv = [...becoming, '--pdeathsig', 'KILL', ...(options.program ?? [process.execPath, MAIN]), 'serve'];
     const child = spawn('setpriv', argv, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
     daemon = child;
     child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
