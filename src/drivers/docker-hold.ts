@@ -19,8 +19,15 @@ export async function hold(
   const doing = `${kind} container ${ref.name}`;
   const query = kind === 'stop' && timeoutMs !== undefined ? { t: String(Math.ceil(timeoutMs / 1000)) } : undefined;
   // No limit: a stop takes as long as its container has been given, and the engine says nothing until then.
-  const answer = await change(api, ref, kind, doing, { query, limitMs: Number.POSITIVE_INFINITY, signal });
-  const container = await inspectExisting(api, ref, doing, signal);
+  const ask = () => change(api, ref, kind, doing, { query, limitMs: Number.POSITIVE_INFINITY, signal });
+  let answer = await ask();
+  let container = await inspectExisting(api, ref, doing, signal);
+  if (!answer.isDone && kind === 'stop' && container.State.Paused === true) {
+    // Podman stops nothing that is paused
+    await change(api, ref, 'unpause', `unpause container ${ref.name}`, { signal });
+    answer = await ask();
+    container = await inspectExisting(api, ref, doing, signal);
+  }
   if (answer.isDone) return container;
 
   // Refused: as it should be already, or truly refused. Engines differ in their words, not in the container's state.
