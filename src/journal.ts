@@ -91,9 +91,11 @@ export function openJournal(stateDir: string): Journal & Disposable {
         request: JSON.parse(String(row.doc)) as Request,
         leaseRef: String(row.lease),
       })),
-    answered(id, answer) {
+    answered({ id }, leaseRef, answer) {
       // What was asked is of no use any more, and a client chooses how large it is.
-      write("UPDATE requests SET answer = ?, doc = '' WHERE id = ?", JSON.stringify(answer), id);
+      const row = "INSERT INTO requests (id, doc, lease, answer) VALUES (?, '', ?, ?)";
+      const values = [id, leaseRef, JSON.stringify(answer)];
+      write(`${row} ON CONFLICT (id) DO UPDATE SET answer = excluded.answer, doc = excluded.doc`, ...values);
       answers += 1;
       if (answers % ANSWERS_BETWEEN === 0) forgetAnswers(write); // a client may ask for years, and open no run
     },

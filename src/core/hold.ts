@@ -15,7 +15,7 @@ export type Hold = WorkloadRef & {
   readonly stopTimeoutMs?: number;
   /** `sidehook.hold.max`, where it is set. */
   readonly maxMs?: number;
-  /** The held ones it depends on, which start before it. */
+  /** Those it depends on that were held with it, or that another run may hold: they start before it. */
   readonly after: readonly WorkloadKey[];
   /**
    * `asked`: we meant to ask the engine, and do not know what became of it.

@@ -5,15 +5,17 @@ export type Order = ReadonlyMap<WorkloadKey, readonly WorkloadKey[]>;
 
 /**
  * Orders the held workloads by what depends on what. Paths count that lead through workloads which are not held;
- * one-shot dependencies do not. There may be a cycle in it: `findCycle`.
+ * one-shot dependencies do not. Of `others`, which other runs may hold, those are named too that one of ours needs. There
+ * may be a cycle in it: `findCycle`.
  */
 export function orderOf(
   held: ReadonlySet<WorkloadKey>,
   workloads: readonly Workload[],
   afterNames: ReadonlyMap<WorkloadKey, readonly string[]>,
+  others: ReadonlySet<WorkloadKey> = new Set(),
 ): Order {
   const dependencies = dependenciesOf(workloads, afterNames);
-  return new Map([...held].map((key) => [key, nearestHeld(key, held, dependencies)]));
+  return new Map([...held].map((key) => [key, nearestHeld(key, held, dependencies, others)]));
 }
 
 /** Who depends directly on whom, by key. */
@@ -47,12 +49,13 @@ function nearestHeld(
   start: WorkloadKey,
   held: ReadonlySet<WorkloadKey>,
   dependencies: ReadonlyMap<WorkloadKey, readonly WorkloadKey[]>,
+  others: ReadonlySet<WorkloadKey>,
 ): WorkloadKey[] {
   const found = new Set<WorkloadKey>();
   const seen = new Set([start]);
   const ahead = [...(dependencies.get(start) ?? [])];
   for (let key = ahead.pop(); key !== undefined; key = ahead.pop()) {
-    if (held.has(key)) found.add(key); // itself, too: a cycle, and said so
+    if (held.has(key) || others.has(key)) found.add(key); // itself, too: a cycle, and said so
     if (seen.has(key)) continue;
     seen.add(key);
     if (!held.has(key)) ahead.push(...(dependencies.get(key) ?? []));

@@ -30,7 +30,8 @@ export function makeHolds({ operation, job }: Asked, { view, wishes, held }: Sit
   }
 
   const afterNames = new Map([...wishes].map(([key, { after }]) => [key, after]));
-  const { held: ordered, order } = inOrder(wanted, view.workloads, afterNames, notes);
+  const holdable = new Set([...wishes].flatMap(([key, { hold }]) => (hold === undefined ? [] : [key])));
+  const { held: ordered, order } = inOrder(wanted, view.workloads, afterNames, holdable, notes);
   const keys = new Set(order.keys());
   addNotes(notes, namedInVain(view.workloads, afterNames));
   addNotes(notes, bereft(keys, view.workloads, afterNames));
@@ -52,9 +53,10 @@ function inOrder(
   wanted: readonly Workload[],
   workloads: readonly Workload[],
   afterNames: ReadonlyMap<WorkloadKey, readonly string[]>,
+  holdable: ReadonlySet<WorkloadKey>,
   notes: Note[],
 ): { readonly held: readonly Workload[]; readonly order: Order } {
-  const order = orderOf(new Set(wanted.map(({ key }) => key)), workloads, afterNames);
+  const order = orderOf(new Set(wanted.map(({ key }) => key)), workloads, afterNames, holdable);
   const cycle = findCycle(order)?.flatMap((key) => wanted.find((workload) => workload.key === key) ?? []);
   if (cycle === undefined) return { held: wanted, order };
   const why = `${cycle.map(({ name }) => name).join(' depends on ')}: a cycle; break it`;
@@ -64,6 +66,7 @@ function inOrder(
     wanted.filter((workload) => !cycle.includes(workload)),
     workloads,
     afterNames,
+    holdable,
     notes,
   );
 }

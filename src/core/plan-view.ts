@@ -7,10 +7,13 @@ import type { PlanView } from './views.ts';
 export function viewPlan(plan: Plan, asked: { operation: string; job: string; state: State }): PlanView {
   const steps = plan.steps.filter(({ call }) => call.state === asked.state);
   const hooks = (when: 'running' | 'held') => steps.filter(({ call }) => call.settings.while === when).map(viewStep);
-  const holds = inOrder(plan).map(({ name, kind, after }) => ({
-    ...{ do: 'hold', what: kind, where: name },
-    ...(after.length === 0 ? {} : { why: `depends on ${after.map((key) => nameOf(plan, key)).join(', ')}` }),
-  }));
+  const holds = inOrder(plan).map(({ name, kind, after }) => {
+    const needs = plan.holds.filter(({ key }) => after.includes(key)).map((hold) => hold.name);
+    return {
+      ...{ do: 'hold', what: kind, where: name },
+      ...(needs.length === 0 ? {} : { why: `depends on ${needs.join(', ')}` }),
+    };
+  });
   const releases = holds.toReversed().map((hold) => ({ ...hold, do: 'release', what: `undo ${hold.what}` }));
   const views = {
     pre: [...hooks('running'), ...holds, ...hooks('held')],
@@ -50,8 +53,4 @@ function adviceOn({ steps, holds }: Plan, operation: string): Note[] {
       `hook ${call.name} (${name}) runs before ${holds.map((hold) => hold.name).join(', ')} is held, and sees writes that come after it: while=held`,
     ];
   });
-}
-
-function nameOf({ holds }: Plan, key: string): string {
-  return holds.find((hold) => hold.key === key)?.name ?? key;
 }

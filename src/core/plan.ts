@@ -50,6 +50,7 @@ export type Step = {
 /** One workload that is to be made still. */
 export type HoldSpec = WorkloadRef & {
   readonly kind: HoldKind;
+  /** Those that it depends on and that we hold, or another run may. */
   readonly after: readonly WorkloadKey[];
   readonly awaitHealth: boolean;
   readonly healthTermMs: number;

@@ -167,7 +167,8 @@ export interface Journal {
   answerOf(requestId: string): Answer | undefined;
   /** Those that a crash cut off, oldest first. */
   unanswered(): readonly { readonly request: Request; readonly leaseRef: string }[];
-  answered(requestId: string, answer: Answer): void;
+  /** Has the answer stay to be read; remembers the request, too, where that could not be written before. */
+  answered(request: Request, leaseRef: string, answer: Answer): void;
   /** Opens a run with all its steps and claims. @throws OperationalError `busy`: its job has a run, or a claim conflicts */
   openRun(run: RunRecord, steps: readonly Step[], claims: readonly Claim[]): void;
   run(id: string): RunRecord | undefined;

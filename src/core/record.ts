@@ -26,6 +26,8 @@ export type RunRecord = {
   /** A restore's command may have written since (5.3). */
   readonly commandStarted: boolean;
   readonly outcome?: RunOutcome;
+  /** The `post` that ended it, which is to get its answer also when a crash came in between. */
+  readonly endedBy?: string;
   /** The exit code of the client's command. */
   readonly status?: number;
   /** Why its backup cannot be trusted: lost holds, a lost lease (65). */
@@ -34,7 +36,7 @@ export type RunRecord = {
 
 /** What may change in a run. */
 export type RunChange = Partial<
-  Pick<RunRecord, 'phase' | 'closedAt' | 'commandStarted' | 'outcome' | 'status' | 'distrust'>
+  Pick<RunRecord, 'phase' | 'closedAt' | 'commandStarted' | 'outcome' | 'endedBy' | 'status' | 'distrust'>
 >;
 
 /** One step of a run: `started` is written before the deed, `ended` after it. */

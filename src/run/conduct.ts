@@ -1,6 +1,9 @@
 import { ERRORS, exitCodeOfError, OperationalError, unreachable } from '../core/errors.ts';
 import type { Delivery } from '../core/ports.ts';
+import type { Request } from '../core/request.ts';
 import type { Answer } from '../core/result.ts';
+import { isUnwritten, writeOrLog } from './engine.ts';
+import { retryPending } from './pending.ts';
 import { answerInspect, answerPost, answerStarted } from './post.ts';
 import { answerPre } from './pre.ts';
 import type { Shared } from './shared.ts';
@@ -11,7 +14,7 @@ import type { Shared } from './shared.ts';
  */
 export async function conduct(delivery: Delivery, shared: Shared): Promise<void> {
   const { journal } = shared.tools;
-  const { request, sender } = delivery;
+  const { request } = delivery;
   const known = journal.answerOf(request.id);
   if (known !== undefined) return delivery.answer(known);
   const underWay = shared.underWay.get(request.id);
@@ -25,40 +28,45 @@ export async function conduct(delivery: Delivery, shared: Shared): Promise<void>
   promise.catch(() => undefined);
   shared.underWay.set(request.id, promise);
   try {
-    const answer = await take(delivery, shared, () => journal.takeRequest(request, sender.ref));
+    const answer = await take(delivery, shared);
     resolve(answer);
     await delivery.answer(answer);
   } catch (error) {
+    shared.underWay.delete(request.id);
     reject(error);
     if (!shared.stopping.signal.aborted) throw error;
-  } finally {
-    shared.underWay.delete(request.id);
   }
 }
 
-async function take(delivery: Delivery, shared: Shared, remember: () => void): Promise<Answer> {
-  const { journal, log } = shared.tools;
+async function take(delivery: Delivery, shared: Shared): Promise<Answer> {
+  const { log } = shared.tools;
   const { id, operation, state, job } = delivery.request;
   log.debug('request taken', { request: id, operation, state, job });
-  const answer = await attempt(delivery, shared, remember).catch((error: unknown): Answer => {
+  const answer = await attempt(delivery, shared).catch((error: unknown): Answer => {
     if (!(error instanceof OperationalError)) throw error;
     return { exitCode: exitCodeOfError(error), message: `${operation} ${state}: ${error.message}`, notes: [] };
   });
   const level = answer.exitCode === 0 ? 'info' : 'warn';
   log[level]('answered', { request: id, operation, state, job, exitCode: answer.exitCode, message: answer.message });
-  try {
-    if (journal.answerOf(id) === undefined) journal.answered(id, answer);
-  } catch (error) {
-    if (!(error instanceof OperationalError)) throw error;
-    log.error('answer not journalled', { request: id, why: error.message });
-  }
+  keepAnswer(delivery.request, delivery.sender.ref, answer, shared);
   return answer;
 }
 
-async function attempt(delivery: Delivery, shared: Shared, remember: () => void): Promise<Answer> {
-  const { state } = delivery.request;
+/** Has the answer stay to be read; until it is written, whoever asks again is answered from memory. */
+export function keepAnswer(request: Request, leaseRef: string, answer: Answer, shared: Shared): void {
+  const { journal } = shared.tools;
+  writeOrLog(shared.tools, () => {
+    if (journal.answerOf(request.id) === undefined) journal.answered(request, leaseRef, answer);
+    shared.underWay.delete(request.id);
+  });
+  if (isUnwritten(shared.tools)) retryPending(shared);
+}
+
+async function attempt(delivery: Delivery, shared: Shared): Promise<Answer> {
+  const { request, sender } = delivery;
+  const { state } = request;
   try {
-    remember();
+    shared.tools.journal.takeRequest(request, sender.ref);
   } catch (error) {
     // A journal that cannot be written refuses a `pre`, and never a release.
     if (state !== 'post' || !(error instanceof OperationalError)) throw error;

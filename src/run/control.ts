@@ -3,7 +3,7 @@ import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
-import { isEngineAway, writeOrLog } from './engine.ts';
+import { isEngineAway, writeOrLog, writeRest } from './engine.ts';
 import { orphansOf, releaseOrphans, retryPending } from './pending.ts';
 import { type ReleaseResult, releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
@@ -20,7 +20,12 @@ export async function releaseNow(
   const live = tools.journal.runs('live').toReversed();
   const runs = 'all' in which ? live : live.filter(({ id }) => id === which.runId);
   const results: ReleaseResult[] = [];
-  for (const run of runs) results.push(...(await letGoOf(run, 'it was released by sidehook release', shared)));
+  // What one holds may wait for what another one does: again, for as long as it helps.
+  for (let before = Infinity, left = runs.length; left > 0 && left < before; ) {
+    for (const run of runs) results.push(...(await letGoOf(run, 'it was released by sidehook release', shared)));
+    before = left;
+    left = runs.filter(({ id }) => pendingOf(id, tools).length > 0).length;
+  }
   const orphans = orphansOf(shared).filter(({ runs: ids }) => 'all' in which || ids.includes(which.runId));
   if (orphans.length > 0) await releaseOrphans(shared);
   retryPending(shared);
@@ -55,14 +60,20 @@ export async function shutDown(shared: Shared): Promise<void> {
   stopping.abort(new Error('the sidecar is stopping'));
   if (other === undefined) await Promise.race([letGoOfAll(shared), untilEngineIsLost(shared)]);
   else tools.log.warn('kept for the next start: the project is being stopped', { with: other, held: namesHeld(tools) });
+  writeRest(tools);
   ending.abort(new Error('the sidecar has ended'));
   await Promise.allSettled([...background]);
 }
 
-/** Twice: what was under way when we began may have become one of the others meanwhile. */
+/**
+ * Twice at least: what was under way when we began may have become one of the others meanwhile; and for as long as it
+ * helps: what one run holds may wait for what another one does.
+ */
 async function letGoOfAll(shared: Shared): Promise<void> {
   const { tools, underWay, unwindings } = shared;
-  for (const _ of ['first', 'again']) {
+  const count = (): number => tools.journal.holds().length;
+  for (let pass = 1, before = Infinity; pass <= 2 || (count() > 0 && count() < before); pass += 1) {
+    before = count();
     const open = tools.journal.runs('live').filter(({ phase }) => phase === 'open');
     const work = [...open.map((run) => letGoOfLiving(run, shared)), releaseOrphans(shared)];
     await Promise.allSettled([...underWay.values(), ...unwindings.values()]);

@@ -29,12 +29,44 @@ export function isEngineAway(error: unknown): error is OperationalError {
   return error instanceof OperationalError && error.code === 'engine-unavailable';
 }
 
-/** A journal that cannot be written refuses a `pre`, and never a release: then it is said, and we go on. */
-export function writeOrLog(tools: Tools, write: () => void): void {
+/** What could not be written yet, in order: the journal is to say what became of it as soon as there is room. */
+const unwritten = new WeakMap<Tools['journal'], (() => unknown)[]>();
+
+/**
+ * A journal that cannot be written refuses a `pre`, and never a release: then it is said, and we go on, and the write is
+ * made up for later, after those before it (`writeRest`).
+ */
+export function writeOrLog(tools: Tools, write: () => unknown): void {
+  const writes = unwritten.get(tools.journal) ?? [];
+  unwritten.set(tools.journal, writes);
   try {
+    if (writes.length > 0 && !writeRest(tools))
+      throw new OperationalError('internal', 'what came before is not written');
     write();
   } catch (error) {
     if (!(error instanceof OperationalError)) throw error;
+    writes.push(write);
     tools.log.error('journal not written, going on', { why: error.message });
   }
+}
+
+/** Makes up for what could not be written; whether nothing of it is left. */
+export function writeRest({ journal, log }: Tools): boolean {
+  const writes = unwritten.get(journal) ?? [];
+  try {
+    for (let write = writes[0]; write !== undefined; write = writes[0]) {
+      write();
+      writes.shift();
+    }
+    return true;
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    log.debug('journal still not written', { why: error.message });
+    return false;
+  }
+}
+
+/** Whether something waits to be written. */
+export function isUnwritten({ journal }: Tools): boolean {
+  return (unwritten.get(journal)?.length ?? 0) > 0;
 }

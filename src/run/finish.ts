@@ -5,7 +5,7 @@ import { type Answer, exitCodeOf } from '../core/result.ts';
 import { describeResult, isFailure } from './hooks.ts';
 import { retryPending } from './pending.ts';
 import { edgesOf, type Shared } from './shared.ts';
-import { type EndedRun, type Unwound, unwind } from './unwind.ts';
+import { type EndedRun, pendingOf, type Unwound, unwind } from './unwind.ts';
 
 /**
  * Unwinds a run and says what came of it; one that is being unwound is joined. Call it with the run's lock. The answer does not wait for an engine that stays
@@ -48,6 +48,18 @@ function answerAway({ id, operation }: RunRecord, why: string): Answer {
   const exitCode = ERRORS['engine-unavailable'].exit;
   const message = `${operation} post: ${why}; what is left to do is done when the engine is back`;
   return { exitCode, runId: id, message, notes: [] };
+}
+
+/** The answer of a `post` that a crash came in between: its run is over, and the journal has what came of it. */
+export function answerEnded(run: RunRecord, { tools }: Shared): Answer {
+  const ended = tools.journal.steps(run.id).filter(({ call, status }) => call.state === 'post' && status === 'ended');
+  const hooks = ended.flatMap((step) => (step.outcome === undefined ? [] : [{ step, outcome: step.outcome }]));
+  const left = pendingOf(run.id, tools);
+  const isKept = run.phase === 'kept';
+  const why = 'not released yet';
+  const releases = left.map((hold) => ({ hold, status: 'pending', why: hold.trouble ?? why }) as const);
+  const answer = answerOf(run, { hooks, releases: isKept ? [] : releases, kept: isKept ? left : [], notes: [] });
+  return { ...answer, notes: [...answer.notes, ...heldTimes(tools.journal.holdsOf(run.id))] };
 }
 
 /** Of several: the first reason for distrust, then the first hook's code, then what could not be released. */

@@ -7,6 +7,7 @@ import type { Workload, WorkloadRef } from '../core/workload.ts';
 import { reversed, walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
 import type { Tools } from './tools.ts';
+import { isLost, tellLost } from './watch.ts';
 
 /** Ended by SIGKILL, after its time to stop had passed. */
 const EXIT_KILLED = 137;
@@ -45,7 +46,14 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
     if (known.kind !== spec.kind) throw failed(spec, `it is held by ${known.kind} for another run`);
     journal.joinHold(spec.key, run.id);
     log.info('held already: shared', { with: known.runs });
-    if (known.status === 'held') return undefined;
+    if (known.status === 'held') {
+      const found = await driver.inspect(known, signal);
+      if (found === undefined || !isLost(known, found) || found.state === 'exited') return undefined;
+      tellLost(known, found, tools); // to those that counted on it so far; for us it is made still anew
+      const { instance, name, startedAt } = found;
+      ref = found;
+      journal.changeHold(spec.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
+    }
   } else {
     const found = await driver.inspect(spec, signal);
     if (found === undefined) throw failed(spec, 'it no longer exists');

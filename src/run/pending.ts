@@ -1,4 +1,5 @@
 import type { HoldRecord } from '../core/record.ts';
+import { isUnwritten, writeRest } from './engine.ts';
 import { releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
 
@@ -21,17 +22,23 @@ export async function releaseOrphans(shared: Shared): Promise<void> {
 
 const retrying = new WeakSet<Shared>();
 
-/** Tries again, with growing pauses, until nothing is left pending. One such loop at a time. */
+/**
+ * Tries again, with growing pauses and whenever a run has ended, until nothing is left pending and all is written. One
+ * such loop at a time.
+ */
 export function retryPending(shared: Shared): void {
-  if (retrying.has(shared) || orphansOf(shared).length === 0) return;
+  const { tools, ending, stopping, turn } = shared;
+  const isPending = (): boolean => isUnwritten(tools) || orphansOf(shared).length > 0;
+  if (retrying.has(shared) || !isPending()) return;
   retrying.add(shared);
   const loop = async (): Promise<void> => {
-    for (
-      let delayMs = FIRST_DELAY_MS;
-      orphansOf(shared).length > 0;
-      delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)
-    ) {
-      await shared.tools.clock.sleep(delayMs, AbortSignal.any([shared.ending.signal, shared.stopping.signal]));
+    for (let delayMs = FIRST_DELAY_MS; isPending(); delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
+      const woken = new AbortController();
+      const signal = AbortSignal.any([ending.signal, stopping.signal, woken.signal]);
+      const ways = [turn.next(signal), tools.clock.sleep(delayMs, signal)];
+      for (const way of ways) way.catch(() => undefined);
+      await Promise.race(ways).finally(() => woken.abort());
+      if (isUnwritten(tools) && writeRest(tools)) turn.beat();
       await releaseOrphans(shared);
     }
   };

@@ -4,7 +4,7 @@ import type { RunRecord } from '../core/record.ts';
 import type { Request } from '../core/request.ts';
 import { type Answer, exitCodeOf } from '../core/result.ts';
 import { writeOrLog } from './engine.ts';
-import { finish } from './finish.ts';
+import { answerEnded, finish } from './finish.ts';
 import { guard, unguard } from './guard.ts';
 import { describeResult, isFailure, runUntilFailure } from './hooks.ts';
 import type { Shared } from './shared.ts';
@@ -23,7 +23,12 @@ export async function answerPost({ request, output }: Delivery, shared: Shared):
     const { distrust } = shared.tools.journal.run(run.id) ?? run;
     const ended: EndedRun = { ...run, distrust, phase: 'post', outcome: request.outcome, ...statusOf(request) };
     const { outcome, status } = ended;
-    const change = { phase: 'post', outcome, ...(status === undefined ? {} : { status }) } as const;
+    const change = {
+      phase: 'post',
+      outcome,
+      endedBy: request.id,
+      ...(status === undefined ? {} : { status }),
+    } as const;
     writeOrLog(shared.tools, () => shared.tools.journal.changeRun(run.id, change));
     return finish(ended, shared, output);
   });
@@ -65,11 +70,15 @@ export async function answerStarted({ request }: Delivery, shared: Shared): Prom
 async function withRun(request: Request, shared: Shared, work: (run: RunRecord) => Promise<Answer>): Promise<Answer> {
   const { journal } = shared.tools;
   const found = findRun(request, journal.runs('live'), journal.run(request.runId ?? ''));
-  if (found === undefined) return answerNone(request);
+  if (found === undefined) {
+    const over = journal.runs('all').find(({ endedBy }) => endedBy === request.id); // its answer alone is missing
+    return over === undefined ? answerNone(request) : answerEnded(over, shared);
+  }
   return shared.runLock(found.id, async () => {
     const run = journal.run(found.id) ?? found;
     if (run.operation !== request.operation) return answerNone(request);
-    return run.phase === 'open' || run.phase === 'post' ? work(run) : answerOver(run, request);
+    if (run.phase === 'open' || run.phase === 'post') return work(run);
+    return run.endedBy === request.id ? answerEnded(run, shared) : answerOver(run, request);
   });
 }
 

@@ -112,7 +112,7 @@ async function carryOut(
     try {
       tools.journal.atomically(() => {
         tools.journal.changeRun(run.id, { phase: 'open', commandStarted });
-        tools.journal.answered(delivery.request.id, answer);
+        tools.journal.answered(delivery.request, delivery.sender.ref, answer);
       });
       guard({ ...run, phase: 'open', commandStarted }, delivery.sender, shared);
       return answer;

@@ -1,8 +1,8 @@
 import { OperationalError } from '../core/errors.ts';
 import type { Intake } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
-import { EXIT_SKIP, type RunOutcome } from '../core/result.ts';
-import { conduct } from './conduct.ts';
+import { type Answer, EXIT_SKIP, type RunOutcome } from '../core/result.ts';
+import { conduct, keepAnswer } from './conduct.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { abandon, guard } from './guard.ts';
@@ -29,37 +29,62 @@ export async function recover(intakes: readonly Intake[], shared: Shared): Promi
 
   const work: Promise<unknown>[] = [];
   for (const run of runs) {
-    if (run.phase === 'pre') work.push(unwindPre(run, intakes, shared));
-    else if (run.phase === 'open') work.push(watchAgain(run, intakes, shared));
+    const itsPre = unanswered.find(({ request }) => request.id === run.requestId);
+    if (run.phase === 'open') work.push(watchAgain(run, intakes, shared));
     else if (run.phase === 'kept') remindOfKept(run, shared);
-    else if (!unanswered.some(({ request }) => isItsPost(request, run))) work.push(goOn(run, shared));
+    else if (run.phase === 'pre' || itsPre !== undefined) work.push(unwindPre(run, itsPre, intakes, shared));
+    else if (!unanswered.some((one) => isItsPost(one.request, run) && isKnown(intakes, one)))
+      work.push(goOn(run, shared));
   }
   work.push(releaseOrphans(shared).then(() => retryPending(shared)));
   for (const one of work) shared.inBackground(one);
   await Promise.race([Promise.all(work), shared.tools.clock.sleep(LEFTOVERS_MS, shared.ending.signal)]);
 
-  for (const { request, leaseRef } of unanswered) {
+  for (const { request, leaseRef } of unanswered.filter(({ request: { id } }) => !shared.underWay.has(id))) {
+    if (journal.answerOf(request.id) !== undefined) continue;
+    // Its run is over, and the word of it was not: it is not begun a second time (P6).
+    const over =
+      request.state === 'pre' ? journal.runs('all').find(({ requestId }) => requestId === request.id) : undefined;
+    if (over !== undefined) keepAnswer(request, leaseRef, answerCut(over), shared);
     const delivery = reopen(intakes, request, leaseRef);
     if (delivery !== undefined) shared.inBackground(conduct(delivery, shared));
   }
 }
+
+type Unanswered = ReturnType<Shared['tools']['journal']['unanswered']>[number];
 
 function isItsPost(request: { state: string; runId?: string; job: string }, run: RunRecord): boolean {
   if (request.state !== 'post') return false;
   return request.runId === undefined ? request.job === run.job : request.runId === run.id;
 }
 
-async function unwindPre(run: RunRecord, intakes: readonly Intake[], shared: Shared): Promise<void> {
-  const { journal } = shared.tools;
-  const ended = endAs(run, 'aborted', shared);
-  const undone = await shared.runLock(run.id, () => finish(ended, shared, toNobody));
+/** Whether its way back is there: a request whose transport is gone is not taken up again. */
+function isKnown(intakes: readonly Intake[], { leaseRef }: Unanswered): boolean {
+  return intakes.some((intake) => intake.lease(leaseRef) !== undefined);
+}
+
+/** Unwinds what was cut off in its `pre`; whoever asks for that again meanwhile, gets the same answer. */
+async function unwindPre(
+  run: RunRecord,
+  itsPre: Unanswered | undefined,
+  intakes: readonly Intake[],
+  shared: Shared,
+): Promise<void> {
+  const ended = run.outcome === undefined ? endAs(run, 'aborted', shared) : (run as EndedRun);
+  const answering = shared
+    .runLock(run.id, () => finish(ended, shared, toNobody))
+    .then((undone) => answerCut(run, undone));
+  if (itsPre === undefined) return void (await answering);
+  shared.underWay.set(run.requestId, answering);
+  const answer = await answering;
+  keepAnswer(itsPre.request, itsPre.leaseRef, answer, shared);
+  await reopen(intakes, itsPre.request, itsPre.leaseRef)?.answer(answer);
+}
+
+function answerCut(run: RunRecord, undone?: Answer): Answer {
   const message = `${run.operation} pre: cut short by the sidecar's end, and undone; try again`;
-  const notes = undone.message === undefined ? undone.notes : [...undone.notes, `while undoing: ${undone.message}`];
-  const answer = { exitCode: EXIT_SKIP, runId: run.id, message, notes };
-  const request = journal.unanswered().find(({ request: { id } }) => id === run.requestId);
-  if (request === undefined) return;
-  writeOrLog(shared.tools, () => journal.answered(run.requestId, answer));
-  await reopen(intakes, request.request, request.leaseRef)?.answer(answer);
+  const trouble = undone?.message === undefined ? [] : [`while undoing: ${undone.message}`];
+  return { exitCode: EXIT_SKIP, runId: run.id, message, notes: [...(undone?.notes ?? []), ...trouble] };
 }
 
 async function goOn(run: RunRecord, shared: Shared): Promise<void> {

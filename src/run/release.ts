@@ -1,7 +1,7 @@
 import { OperationalError } from '../core/errors.ts';
-import type { HoldRecord } from '../core/record.ts';
+import type { HoldChange, HoldRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
-import { type EngineEdges, whileEngineAway, writeOrLog } from './engine.ts';
+import { type EngineEdges, isEngineAway, whileEngineAway, writeOrLog } from './engine.ts';
 import { walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
 import type { Pulse } from './pulse.ts';
@@ -20,6 +20,7 @@ export type ReleaseEdges = EngineEdges & {
   /** Lets only so many starts be under way at once: more gain nothing (docs/performance.md). */
   readonly turnstile: <T>(work: () => Promise<T>) => Promise<T>;
   readonly pulse: Pulse;
+  readonly left: Set<string>;
   /** Aborts when there is no time left for health checks. */
   readonly haste: AbortSignal;
 };
@@ -38,7 +39,11 @@ export async function releaseAll(
   const results = new Map<string, ReleaseResult>();
   await walkGraph(new Map(holds.map(({ key, after }) => [key, after])), async (key) => {
     const hold = byKey.get(key);
-    if (hold !== undefined) results.set(key, await edges.lock(key, () => letGo(hold, runId, tools, edges)));
+    if (hold === undefined) return;
+    for (const other of needsOf(hold, tools)) {
+      if (other.status === 'releasing') await edges.lock(other.key, async () => undefined); // it is on its way up
+    }
+    results.set(key, await edges.lock(key, () => letGo(hold, runId, tools, edges)));
   });
   return Promise.all([...results.values()].map(async (result) => (await exitedSince(result, tools, edges)) ?? result));
 }
@@ -48,30 +53,66 @@ async function letGo(hold: HoldRecord, runId: string, tools: Tools, edges: Relea
   const log = tools.log.child({ run: runId, workload: hold.name });
   const pending = journal.holds().find(({ key }) => key === hold.key);
   if (pending === undefined) return { hold, status: 'running', why: 'released already' };
-  const others = pending.runs.filter((id) => id !== runId && isUsing(journal.run(id)?.phase));
+  // What is written late may come after another attempt, which has settled it.
+  const change = (what: HoldChange): void =>
+    writeOrLog(tools, () => isPending(hold, tools) && journal.changeHold(hold.key, what));
+  const others = usersOf(pending, runId, tools, edges, 'kept');
   if (others.length > 0) {
-    writeOrLog(tools, () => journal.leaveHold(hold.key, runId));
+    const mark = `${runId} ${hold.key}`;
+    edges.left.add(mark);
+    writeOrLog(tools, () => {
+      if (isPending(hold, tools)) journal.leaveHold(hold.key, runId);
+      edges.left.delete(mark);
+    });
     log.info('not released yet: shared', { with: others });
     return { hold, status: 'shared', why: `still held for run ${others.join(', ')}` };
   }
+  const missing = needsOf(pending, tools).find((need) => usersOf(need, runId, tools, edges).length > 0);
+  if (missing !== undefined) {
+    const why = `waits for ${missing.name}, still held for run ${usersOf(missing, runId, tools, edges).join(', ')}`;
+    change({ trouble: why });
+    log.info('not released yet: what it needs is held', { why });
+    return { hold, status: 'shared', why };
+  }
 
-  writeOrLog(tools, () => journal.changeHold(hold.key, { status: 'releasing' }));
+  change({ status: 'releasing' });
   try {
     const result = await bringUp(pending, tools, edges);
-    writeOrLog(tools, () => journal.changeHold(hold.key, { status: 'released', releasedAt: clock.now() }));
+    change({ status: 'released', releasedAt: clock.now() });
     log[result.status === 'unwell' ? 'error' : 'info'](`released: ${result.status}`, { why: result.why });
     return result;
   } catch (error) {
     if (!(error instanceof OperationalError)) throw error;
-    writeOrLog(tools, () => journal.changeHold(hold.key, { trouble: error.message }));
+    change({ trouble: error.message });
     log.error('not released: tried again until it is', { why: error.message });
     return { hold, status: 'pending', why: error.message };
   }
 }
 
-/** A run that is being unwound, too, lets go for itself; a kept one only when told. */
-function isUsing(phase: string | undefined): boolean {
-  return phase === 'pre' || phase === 'open' || phase === 'kept';
+function isPending({ key }: HoldRecord, { journal }: Tools): boolean {
+  return journal.holds().some((hold) => hold.key === key);
+}
+
+/** What a workload depends on and is held still. */
+function needsOf({ after }: HoldRecord, { journal }: Tools): readonly HoldRecord[] {
+  return after.length === 0 ? [] : journal.holds().filter(({ key }) => after.includes(key));
+}
+
+/**
+ * The runs that still need a hold, beside this one. One that is being unwound lets go for itself, in its turn: its hooks
+ * may still count on it. A failed restore (`kept`) needs its own; but it may do so for days, and what was no part of it
+ * ran without it before.
+ */
+function usersOf(
+  { key, runs }: HoldRecord,
+  runId: string,
+  { journal }: Tools,
+  { left }: ReleaseEdges,
+  ...more: string[]
+): readonly string[] {
+  const phases = ['pre', 'open', 'post', ...more];
+  const isUsing = (id: string): boolean => phases.includes(journal.run(id)?.phase ?? 'closed');
+  return runs.filter((id) => id !== runId && isUsing(id) && !left.has(`${id} ${key}`));
 }
 
 const ATTEMPTS = 3;
@@ -81,7 +122,7 @@ async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Pro
   const { signal } = edges;
   const ask = <T>(work: () => Promise<T>): Promise<T> => whileEngineAway(work, tools, edges);
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-    const found = await ask(() => driver.inspect(hold, signal));
+    const found = await ask(() => inspectPatiently(hold, tools, signal));
     if (found === undefined) return { hold, status: 'gone', why: 'it no longer exists' };
     const next = nextFor(hold, found);
     if (next === 'up') return awaitHealth(hold, found, tools, edges);
@@ -146,7 +187,27 @@ async function awaitHealth(
     woken.abort();
     await tick.catch(() => undefined);
     edges.signal.throwIfAborted();
-    now = await whileEngineAway(() => tools.driver.inspect(found, edges.signal), tools, edges);
+    now = await whileEngineAway(() => tools.driver.inspect(found, edges.signal), tools, edges).catch(
+      (error: unknown) => {
+        if (!(error instanceof OperationalError)) throw error;
+        return now; // one look that fails says nothing about its health
+      },
+    );
+  }
+}
+
+const LOOKS = 3;
+const LOOK_PAUSE_MS = 500;
+
+/** What waits for a workload would be started without it, for the sake of one look that failed. */
+async function inspectPatiently(hold: HoldRecord, tools: Tools, signal: AbortSignal): Promise<Workload | undefined> {
+  for (let looks = 1; ; looks += 1) {
+    try {
+      return await tools.driver.inspect(hold, signal);
+    } catch (error) {
+      if (!(error instanceof OperationalError) || isEngineAway(error) || looks === LOOKS) throw error;
+      await tools.clock.sleep(LOOK_PAUSE_MS, signal);
+    }
   }
 }
 
@@ -157,7 +218,12 @@ async function exitedSince(
   edges: ReleaseEdges,
 ): Promise<ReleaseResult | undefined> {
   if (result.status !== 'running' || edges.haste.aborted) return undefined;
-  const now = await whileEngineAway(() => tools.driver.inspect(result.hold, edges.signal), tools, edges);
+  const now = await whileEngineAway(() => tools.driver.inspect(result.hold, edges.signal), tools, edges).catch(
+    (error: unknown) => {
+      if (!(error instanceof OperationalError)) throw error;
+      return undefined; // nobody can tell: what is known is that it ran
+    },
+  );
   if (now?.state !== 'exited' && now?.state !== 'restarting') return undefined;
   return unwell(result.hold, `it started, and is ${now.state} since (${now.exitCode ?? 'no code'})`);
 }

@@ -28,6 +28,8 @@ export type Shared = {
   readonly guards: Map<string, Guard>;
   /** The same request, come again while it is under way, gets the same answer. */
   readonly underWay: Map<string, Promise<Answer>>;
+  /** Runs that have let go of a shared hold (`RUN KEY`), which the journal may not say yet. */
+  readonly left: Set<string>;
   /** Runs that are being unwound: once each, whoever asks. */
   readonly unwindings: Map<string, Promise<Answer>>;
   /** No new work, and no waiting for health: the sidecar was told to end. */
@@ -54,6 +56,7 @@ export function makeShared(tools: Tools, onBug: (error: unknown) => void): Share
     turn: makePulse(),
     guards: new Map(),
     underWay: new Map(),
+    left: new Set(),
     unwindings: new Map(),
     stopping: new AbortController(),
     ending,
@@ -79,6 +82,7 @@ export function edgesOf(shared: Shared, output: Delivery['output'], onAway: (why
     lock: shared.workloadLock,
     turnstile: shared.turnstile,
     pulse: shared.engine,
+    left: shared.left,
   };
 }
 

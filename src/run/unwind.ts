@@ -1,7 +1,9 @@
+import { OperationalError } from '../core/errors.ts';
 import type { Note, Sink } from '../core/ports.ts';
 import type { HoldRecord, RunRecord, StepRecord } from '../core/record.ts';
 import type { Outcome, RunOutcome } from '../core/result.ts';
 import { makeUnwinding } from '../core/unwinding.ts';
+import type { WorkloadRef } from '../core/workload.ts';
 import { whileEngineAway, writeOrLog } from './engine.ts';
 import { runCall, type StepResult } from './hooks.ts';
 import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
@@ -86,7 +88,13 @@ async function runInPlace(step: StepRecord, run: EndedRun, tools: Tools, edges: 
     if (before?.outcome === undefined || before.outcome.status === 'broken') return outcome; // it never could be run
     return { status: 'broken', exitCode: 78, why: `${outcome.why}; it has changed since it was planned` };
   }
-  const now = await whileEngineAway(() => tools.driver.inspect({ ...place }, edges.signal), tools, edges);
+  let now: WorkloadRef | undefined;
+  try {
+    now = await whileEngineAway(() => tools.driver.inspect({ ...place }, edges.signal), tools, edges);
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    now = place; // it is tried where it was: every hook gets its turn
+  }
   if (now === undefined) return { status: 'broken', exitCode: 126, why: `container ${place.name} no longer exists` };
   const here = { ...place, instance: now.instance, name: now.name };
   return runCall({ ...step, call: { ...step.call, place: here } }, run, tools, edges);

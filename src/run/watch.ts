@@ -3,6 +3,7 @@ import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
 import { isEngineAway, writeOrLog } from './engine.ts';
 import type { Shared } from './shared.ts';
+import type { Tools } from './tools.ts';
 import { pendingOf } from './unwind.ts';
 
 /** Wakes all that wait for the engine whenever it says that something changed, and looks after what is held. */
@@ -59,6 +60,18 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   const { driver, journal, log } = tools;
   const found = await driver.inspect(hold, ending.signal);
   if (found === undefined || !isLost(hold, found)) return;
+  const runs = tellLost(hold, found, tools);
+  if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
+  const { instance, name, startedAt } = found;
+  journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
+  const still = await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);
+  journal.changeHold(hold.key, { status: 'held', finishedAt: still.finishedAt });
+  log.warn('held again, for a restore', { workload: name });
+}
+
+/** Has the runs that count on a hold know that it was lost; resolves to them. */
+export function tellLost(hold: HoldRecord, found: Workload, tools: Tools): readonly RunRecord[] {
+  const { journal, log } = tools;
   const deed = found.state === 'running' || found.state === 'restarting' ? 'runs again' : 'has run again';
   const why = `${hold.name} was held and ${deed} (started ${found.startedAt})`;
   const runs = hold.runs
@@ -68,16 +81,11 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
     log.error('hold lost', { run: run.id, workload: hold.name, why });
     writeOrLog(tools, () => journal.changeRun(run.id, { distrust: [...run.distrust, why] }));
   }
-  if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
-  const { instance, name, startedAt } = found;
-  journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
-  const still = await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);
-  journal.changeHold(hold.key, { status: 'held', finishedAt: still.finishedAt });
-  log.warn('held again, for a restore', { workload: name });
+  return runs;
 }
 
 /** It runs, or has run since it was made still: nobody knows what it wrote. */
-function isLost(hold: HoldRecord, found: Workload): boolean {
+export function isLost(hold: HoldRecord, found: Workload): boolean {
   if (found.state === 'running' || found.state === 'restarting') return true;
   if (found.instance !== hold.instance) return found.state !== 'created';
   return found.startedAt !== hold.startedAt || (found.state === 'paused' && hold.kind === 'stop');

@@ -92,7 +92,7 @@ describe('the journal', () => {
     journal.takeRequest(request, 'lease');
     journal.takeRequest(request, 'other');
     assert.deepEqual(journal.unanswered(), [{ request, leaseRef: 'lease' }]);
-    journal.answered('r', { exitCode: 3, notes: ['n'] });
+    journal.answered(request, 'lease', { exitCode: 3, notes: ['n'] });
     assert.deepEqual(journal.unanswered(), []);
     assert.deepEqual(journal.answerOf('r'), { exitCode: 3, notes: ['n'] });
   });
@@ -161,8 +161,9 @@ describe('the journal', () => {
     journal.atomically(() => {
       for (let index = 0; index < 10_600; index += 1) {
         const params = { SECRET: `param-${index}` };
-        journal.takeRequest({ ...A_REQUEST, id: `r-${index}`, params }, 'x');
-        if (index !== 1) journal.answered(`r-${index}`, answer);
+        const request = { ...A_REQUEST, id: `r-${index}`, params };
+        journal.takeRequest(request, 'x');
+        if (index !== 1) journal.answered(request, 'x', answer);
       }
     });
     assert.equal(journal.answerOf('r-0'), undefined);
