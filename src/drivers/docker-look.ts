@@ -1,5 +1,5 @@
 /** One look at the engine: few list calls, and no more inspections than there are containers that matter. */
-import type { Note, View } from '../core/ports.ts';
+import type { View } from '../core/ports.ts';
 import type { Target, Workload, WorkloadRef } from '../core/workload.ts';
 import type { Api } from './docker-api.ts';
 import { byPreference, findContainer, inspectContainer, listByKey, listContainers } from './docker-find.ts';
@@ -12,6 +12,7 @@ import {
   type SharedPlace,
   sharesPlace,
 } from './docker-guard.ts';
+import { readImageLabels } from './docker-image-labels.ts';
 import { notesOfSelf, type Self, whyNothingIsHeld } from './docker-self.ts';
 import type { Inspected, Listed } from './docker-workload.ts';
 import * as own from './docker-workload.ts';
@@ -29,7 +30,6 @@ export type Lookout = {
 };
 
 const AT_ONCE = 8;
-const MOST_IMAGES = 1000;
 
 /** `Driver.look`. */
 export async function look(lookout: Lookout, targets: readonly Target[], signal: AbortSignal): Promise<View> {
@@ -65,7 +65,7 @@ export async function look(lookout: Lookout, targets: readonly Target[], signal:
     const container = inspected.get(one.Id);
     if (matters(one) && container === undefined) continue; // removed meanwhile
     const around = {
-      ...{ project, wanted, inScope: isInScope.has(one.Id), unholdable: guard(container ?? one) },
+      ...{ home: homeOf(scope, project), wanted, inScope: isInScope.has(one.Id), unholdable: guard(container ?? one) },
       imageLabels: imageLabels.labels.get(container?.Image ?? '') ?? {},
     };
     workloads.push(container === undefined ? own.workloadOfListed(one, around) : own.workloadOf(container, around));
@@ -111,7 +111,14 @@ export async function workloadOfContainer(
   const inScope = projects === undefined || (theirs !== undefined && projects.includes(theirs));
   const { labels } = await readImageLabels(lookout, [container], signal);
   const imageLabels = labels.get(container.Image ?? '') ?? {};
-  return own.workloadOf(container, { project, wanted: new Set(), inScope, imageLabels, unholdable: guard(container) });
+  return own.workloadOf(container, {
+    ...{ home: homeOf(scope, project), wanted: new Set(), inScope, imageLabels, unholdable: guard(container) },
+  });
+}
+
+/** Whose mistakes are ours: who names projects, and has none of his own, means these. */
+function homeOf(scope: Lookout['scope'], project: string | undefined): readonly (string | undefined)[] {
+  return project === undefined && typeof scope === 'object' ? scope : [project];
 }
 
 function scopeProjects(scope: 'project' | readonly string[], project: string | undefined): readonly string[] {
@@ -204,36 +211,6 @@ async function inspectAll(
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   return found;
-}
-
-type ImageLabels = {
-  /** By image id. */
-  readonly labels: ReadonlyMap<string, Readonly<Record<string, string>>>;
-  readonly notes: readonly Note[];
-};
-
-/** What the images of labelled containers say themselves: an image's author is not the operator. */
-async function readImageLabels(
-  { api, imageLabels: labels }: Lookout,
-  containers: Iterable<Inspected>,
-  signal: AbortSignal,
-): Promise<ImageLabels> {
-  const labelled = [...containers].filter(({ Config }) => own.hasOwnLabels(Config.Labels));
-  const byImage = Map.groupBy(labelled, ({ Image = '' }) => Image);
-  byImage.delete('');
-  const notes: Note[] = [];
-  if (labels.size > MOST_IMAGES) labels.clear();
-  const read = async ([image, users]: [string, readonly Inspected[]]): Promise<void> => {
-    const path = `/images/${encodeURIComponent(image)}/json`;
-    const { status, body } = await api.ask({ doing: `inspect image ${image}`, path, accept: [404], signal });
-    const { Config } = (body ?? {}) as { readonly Config?: { readonly Labels?: Record<string, string> | null } };
-    if (status !== 404) labels.set(image, Config?.Labels ?? {});
-    else
-      for (const { Name } of users)
-        notes.push(`container ${Name.slice(1)}: its image is gone: its labels count as its operator's`);
-  };
-  await Promise.all([...byImage].filter(([image]) => !labels.has(image)).map(read));
-  return { labels, notes };
 }
 
 /** Compose has two containers of one key for a moment, while it makes one anew. */

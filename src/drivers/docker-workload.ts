@@ -79,8 +79,8 @@ type Healthcheck = {
 
 /** What is known of a workload from elsewhere than its own container. */
 export type Surroundings = {
-  /** The sidecar's own compose project. */
-  readonly project: string | undefined;
+  /** The sidecar's own compose project; outside compose those that were named. */
+  readonly home: readonly (string | undefined)[];
   readonly inScope: boolean;
   /** The `sidehook.*` labels of its image. */
   readonly imageLabels: Labels;
@@ -175,7 +175,7 @@ function identityOf(id: string, slashName: string, labels: Labels, around: Surro
     ...(number === undefined ? {} : { number: Number(number) }),
     oneOff: isOneOff(labels),
     inScope: around.inScope,
-    foreign: project !== around.project,
+    foreign: !around.home.includes(project),
     labels: Object.fromEntries(Object.entries(labels).filter(([label]) => isRead(label) && !isImages(label))),
     imageLabels: Object.keys(labels).filter(isImages),
     dependsOn: project === undefined ? [] : dependenciesOf(dependsOn, project),

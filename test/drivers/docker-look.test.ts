@@ -42,6 +42,8 @@ describe('which containers a look sees', () => {
     assert.deepEqual(names(view), ['db', 'foreign', 'loose', 'web'].map(stack.named));
     assert.equal(find(view, stack.named('web')).state, 'exited');
     assert.equal(find(view, stack.named('web')).inScope, true);
+    assert.equal(find(view, stack.named('web')).foreign, false);
+    assert.equal(find(view, stack.named('foreign')).foreign, true);
     assert.equal(find(view, stack.named('foreign')).inScope, false);
     assert.equal(find(view, stack.named('foreign')).key, `${stack.name}-other/cache/1`);
     assert.equal(find(view, stack.named('loose')).key, `container:${stack.named('loose')}`);

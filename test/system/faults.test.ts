@@ -280,6 +280,18 @@ describe('bad input', () => {
     assert.ok(await project.runs('db'));
   });
 
+  it('of a label in a project that a sidecar outside compose was given is answered 78, and holds nothing', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    await using sidecar = await openSidecar({ scope: project.stack.name });
+    const labels = { ...composeLabels(project.stack.name, 'bad'), 'sidehook.hold': 'stpo' };
+    await project.stack.run({ name: 'bad', labels });
+    const client = sidecar.client('run', 'backup', '--', 'echo', 'the command ran');
+    assert.equal(await client.ended, 78, client.err());
+    assert.match(lastLineOf(client.err()), /label sidehook\.hold: expected stop/);
+    assert.equal(client.out(), '');
+    assert.ok(await project.runs('db'));
+  });
+
   it('of no engine at all ends the daemon with 78 and what to do', async () => {
     await using stack = await openStack('noengine');
     await using sidecar = await openSidecar({ scope: stack.name, down: true });
