@@ -8,6 +8,7 @@ import type { Driver, Log } from '../core/ports.ts';
 import type { Workload, WorkloadRef } from '../core/workload.ts';
 import { openApi } from './kubernetes-api.ts';
 import { changes } from './kubernetes-changes.ts';
+import { examine } from './kubernetes-doctor.ts';
 import { endMarked } from './kubernetes-end.ts';
 import { exec } from './kubernetes-exec.ts';
 import { hold, release } from './kubernetes-hold.ts';
@@ -34,8 +35,15 @@ export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOp
   const closing = new AbortController();
   const ownPod = env.KUBERNETES_SERVICE_HOST === undefined ? undefined : env.POD_NAME || hostname();
   const lookout = { api, ownPod };
-  const identity = identityOf(stateDir, ownPod ?? hostname());
-  const holder = { api, log, identity, pace, sharersOf: () => [] };
+  let identity: string | undefined;
+  const holder = {
+    ...{ api, log, pace, sharersOf: () => [] },
+    /** Written down at the first hold, and not by who only looks. */
+    get identity(): string {
+      identity ??= identityOf(stateDir, ownPod ?? hostname());
+      return identity;
+    },
+  };
   const mustInspect = async (ref: WorkloadRef, signal: AbortSignal): Promise<Workload> => {
     const found = await inspectWorkload(lookout, ref, signal);
     if (found !== undefined) return found;
@@ -60,7 +68,7 @@ export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOp
       await release(holder, ref, signal);
       return mustInspect(ref, signal);
     },
-    examine: async () => [],
+    examine: (uses, signal) => examine(lookout, uses, signal),
     changes: (signal) => changes(api, log, AbortSignal.any([signal, closing.signal])),
     async endLeftovers(ref, markPrefix, signal) {
       const pod = await findPod(api, ref, signal);

@@ -84,7 +84,7 @@ async function openSocketProxy(flavour: keyof typeof FLAVOURS, switches: Switche
 async function examine(host: string, signal: AbortSignal): Promise<readonly Finding[]> {
   const options = { host, scope: ['none-of-ours'], runDir: '/run/sidehook', stateDir: '/var/lib/sidehook' };
   await using driver = await openDocker(options);
-  return driver.examine(['exec', 'stop', 'pause'], signal);
+  return await driver.examine(['exec', 'stop', 'pause'], signal);
 }
 
 /** The switches that are asked for, by what they are asked for: `stop containers` -> `POST=1`. */
