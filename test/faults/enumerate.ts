@@ -1,0 +1,101 @@
+/** Kills the daemon at every point of a run, one run for each point. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { tell, violationsOf } from './laws.ts';
+import { type Played, play, type Script } from './play.ts';
+import { openShop, type Service, type Shop } from './shop.ts';
+
+export type Verdict = {
+  readonly point: string;
+  /** The daemon was killed there; else the run never came by, each time that it was tried. */
+  readonly isReached: boolean;
+  readonly violations: readonly string[];
+};
+
+export type Enumeration = {
+  readonly points: readonly string[];
+  readonly verdicts: readonly Verdict[];
+};
+
+export type Plan = {
+  readonly socketPath: string;
+  /** How many stacks, and so runs, at once. */
+  readonly stacks: number;
+  readonly script: Script;
+  /** In which life of the daemon the points are; those before it end where `script.kills` says. */
+  readonly life?: number;
+  readonly services?: readonly Service[];
+  /** Of all points, those to be tried; default all. */
+  readonly choose?: (points: readonly string[]) => readonly string[];
+  readonly say: (line: string) => void;
+};
+
+/** How often a point is tried that depends on how often something had to be asked. */
+const TRIES = 4;
+
+/** Plays the script once undisturbed and takes down its points, then once for each point. */
+export async function enumerate(plan: Plan): Promise<Enumeration> {
+  const { socketPath, script, life = 0, services, say } = plan;
+  await using opened = new AsyncDisposableStack();
+  const shops: Shop[] = [];
+  for (let at = 0; at < plan.stacks; at += 1) shops.push(opened.use(await openShop(socketPath, services)));
+
+  const references = await Promise.all(shops.map((shop) => play(shop, script)));
+  for (const played of references) {
+    const broken = violationsOf(shops[0]?.services ?? [], played);
+    if (broken.length > 0) throw new Error(`undisturbed: ${broken.join('; ')}\n${tell(played)}`);
+  }
+  const row = references[0]?.lives[life]?.points ?? [];
+  const points = [...(plan.choose ?? ((all) => all))(row)];
+  say(`${row.length} points, ${points.length} to be tried`);
+
+  const known = new Set(row);
+  const queue = [...points];
+  const verdicts: Verdict[] = [];
+  await Promise.all(
+    shops.map(async (shop) => {
+      for (let point = queue.shift(); point !== undefined; point = queue.shift()) {
+        const { verdict, played } = await killAt(shop, point, plan);
+        verdicts.push(verdict);
+        if (verdict.violations.length > 0) say(`${point}: ${verdict.violations.join('; ')}`);
+        // What the reference did not come by, and is no mere question, is tried as well.
+        const others = plan.choose === undefined ? (played.lives[life]?.points ?? []) : [];
+        const strangers = others.filter((one) => !known.has(one) && !isQuestion(one));
+        for (const stranger of strangers) known.add(stranger);
+        queue.push(...strangers);
+        points.push(...strangers);
+        if (verdicts.length % 25 === 0) say(`${verdicts.length} of ${points.length}`);
+      }
+    }),
+  );
+  return { points, verdicts };
+}
+
+/** How often something is asked depends on how long other things take: on a busy machine not all runs are alike. */
+export function isQuestion(point: string): boolean {
+  return / engine GET /.test(point);
+}
+
+type Tried = { readonly verdict: Verdict; readonly played: Played };
+
+async function killAt(shop: Shop, point: string, { script, life = 0 }: Plan): Promise<Tried> {
+  const kills = [...(script.kills ?? []).slice(0, life), point];
+  for (let tried = 1; ; tried += 1) {
+    const played = await play(shop, { ...script, kills });
+    const isReached = played.lives[life]?.points.at(-1) === point && played.lives.length > life + 1;
+    const violations = violationsOf(shop.services, played);
+    if (violations.length > 0) writeStory(point, violations, played);
+    if (isReached || violations.length > 0 || tried === TRIES)
+      return { verdict: { point, isReached, violations }, played };
+  }
+}
+
+/** Leaves the whole story for whoever looks into it. */
+function writeStory(point: string, violations: readonly string[], played: Played): void {
+  const dir = join(tmpdir(), 'sidehook-faults-stories');
+  mkdirSync(dir, { recursive: true });
+  const path = join(dir, `${point.replaceAll(/[^\w#-]+/g, '_')}.txt`);
+  writeFileSync(path, `${point}\n${violations.join('\n')}\n${tell(played)}`);
+  console.error(`story: ${path}`);
+}

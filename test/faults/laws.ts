@@ -1,0 +1,156 @@
+/** What must hold after every run, whatever died meanwhile: told from the engine, the hooks' own notes and the client. */
+import type { Event } from './engine-view.ts';
+import type { Played } from './play.ts';
+import { HOOKS, type Service } from './shop.ts';
+
+/** Every law that was broken, in words; none: all is well. */
+export function violationsOf(services: readonly Service[], played: Played): readonly string[] {
+  return [
+    ...played.missed,
+    ...daemonsOwn(played),
+    ...whatRuns(services, played),
+    ...orderOf(services, played),
+    ...hookCounts(played),
+    ...exitCodes(played),
+    ...stillness(services, played),
+    ...statusTells(services, played),
+  ];
+}
+
+/** The daemon ends by our hand alone, and its journal opens each time. */
+function daemonsOwn({ lives }: Played): string[] {
+  return lives
+    .filter(({ endedBy }) => endedBy !== undefined && endedBy !== 'SIGKILL')
+    .map(({ endedBy }, index) => `life ${index + 1} of the daemon ended by itself: ${endedBy}`);
+}
+
+/** P1, P2: all that ran runs, nothing else does, and what was not to be held was not touched. */
+function whatRuns(services: readonly Service[], played: Played): string[] {
+  const { isKept } = played;
+  return services.flatMap(({ name, hold, isIdle }) => {
+    const [before, after] = [played.before[name], played.after[name]];
+    if (after === undefined) return [`${name} is gone`];
+    if (isIdle)
+      return after.isRunning || after.startedAt !== before?.startedAt
+        ? [`${name} was started, and did not run before`]
+        : [];
+    if (hold === undefined)
+      return after.startedAt === before?.startedAt ? [] : [`${name} was touched, and is not held`];
+    // 5.3: over a half-restored volume nothing is started behind anyone's back.
+    if (isKept)
+      return after.isRunning || after.startedAt !== before?.startedAt
+        ? [`${name} was started after a failed restore`]
+        : [];
+    return after.isRunning ? [] : [`${name} ran before, and is ${after.status} now`];
+  });
+}
+
+/** Nothing is started before what it needs is up, nor stopped while what needs it runs. */
+function orderOf(services: readonly Service[], { before, events }: Played): string[] {
+  const broken: string[] = [];
+  const up = new Map(services.map(({ name }) => [name, before[name]?.isRunning === true]));
+  const healthy = new Map(services.map(({ name }) => [name, before[name]?.health === 'healthy']));
+  for (const { name, what } of events) {
+    const service = services.find((one) => one.name === name);
+    if (service === undefined) continue;
+    if (what === 'start' || what === 'unpause') {
+      for (const [other, condition] of Object.entries(service.after ?? {})) {
+        if (!up.get(other)) broken.push(`${name} was started (${what}) while ${other} did not run`);
+        else if (condition === 'service_healthy' && !healthy.get(other))
+          broken.push(`${name} was started (${what}) before ${other} was healthy`);
+      }
+      up.set(name, true);
+    } else if (what === 'die' || what === 'pause') {
+      for (const other of services) {
+        const needsIt = Object.hasOwn(other.after ?? {}, name) && other.hold !== undefined;
+        if (needsIt && up.get(other.name)) broken.push(`${name} was stopped (${what}) while ${other.name} ran`);
+      }
+      up.set(name, false);
+      healthy.set(name, what === 'pause' && healthy.get(name) === true);
+    } else if (what === 'health_status: healthy') healthy.set(name, true);
+  }
+  return broken;
+}
+
+/** At `pre` at most once; at `post` at least once where its `pre` ran; nothing of a `pre` goes on beside its `post`. */
+function hookCounts(played: Played): string[] {
+  const { calls, lives, operation, exitCode } = played;
+  const isOwed = operation === 'backup' || exitCode === 0; // a restore that did not succeed has no post
+  const crashes = lives.length - 1;
+  return HOOKS.flatMap((hook) => {
+    const count = (line: string): number => calls.filter((one) => one === `${hook} ${line}`).length;
+    const broken: string[] = [];
+    if (count('pre begin') > 1) broken.push(`hook ${hook} ran ${count('pre begin')} times at pre`);
+    if (isOwed && count('pre begin') > 0 && count('post end') === 0)
+      broken.push(`hook ${hook} ran at pre, and never at post`);
+    if (!isOwed && count('post begin') > 0)
+      broken.push(`hook ${hook} ran at post, after a restore that did not succeed`);
+    if (count('post begin') > 1 + crashes) broken.push(`hook ${hook} ran ${count('post begin')} times at post`);
+    const [post, late] = [calls.indexOf(`${hook} post begin`), calls.lastIndexOf(`${hook} pre end`)];
+    if (post !== -1 && late > post) broken.push(`the pre of hook ${hook} ended after its post had begun`);
+    return broken;
+  });
+}
+
+/** One answer: 75 and nothing was run, or the command's own code and it ran once. */
+function exitCodes({ exitCode, commandCode, commands, clientSaid }: Played): string[] {
+  if (exitCode === undefined) return ['the client never ended'];
+  if (exitCode === 75 && commandCode !== 75) return commands.length === 0 ? [] : ['75, though the command ran'];
+  if (exitCode !== commandCode) return [`exit code ${exitCode}: ${clientSaid.trim()}`];
+  return commands.length === 1 ? [] : [`the command ran ${commands.length} times`];
+}
+
+/** P9: a backup that counts as good was made while all that was to be held was still. */
+function stillness(services: readonly Service[], { before, events, commands, exitCode }: Played): string[] {
+  if (exitCode !== 0) return [];
+  return commands.flatMap(({ beganAt, endedAt }) => {
+    if (endedAt === undefined) return ['the command counts as good, and never ended'];
+    return services
+      .filter(({ hold, isIdle }) => hold !== undefined && !isIdle)
+      .filter(({ name }) => {
+        const changes = events.filter((event) => event.name === name && isChange(event));
+        const last = changes.findLast(({ at }) => at <= beganAt);
+        const ran = last === undefined ? before[name]?.isRunning === true : isRise(last);
+        return ran || changes.some((event) => event.at > beganAt && event.at < endedAt && isRise(event));
+      })
+      .map(({ name }) => `${name} ran while its data were read, and the backup counts as good`);
+  });
+}
+
+const isChange = ({ what }: Event): boolean => ['start', 'die', 'pause', 'unpause'].includes(what);
+const isRise = ({ what }: Event): boolean => what === 'start' || what === 'unpause';
+
+/** `status` says that something is held if, and only if, it is. */
+function statusTells(services: readonly Service[], { status, after }: Played): string[] {
+  if (status === undefined) return ['status: no answer'];
+  return services
+    .filter(({ hold, isIdle }) => hold !== undefined && !isIdle)
+    .flatMap(({ name }) => {
+      const isSaid = status.holds.some(({ workload }) => workload.endsWith(`-${name}`));
+      const isDown = after[name]?.isRunning !== true;
+      if (isSaid === isDown) return [];
+      return [
+        `status says that ${name} is ${isSaid ? '' : 'not '}held, and the engine that it ${isDown ? 'does not run' : 'runs'}`,
+      ];
+    });
+}
+
+/** The story, for people. */
+export function tell(played: Played): string {
+  const moment = (at: bigint): string => new Date(Number(at / 1_000_000n)).toISOString().slice(14);
+  return [
+    `exit code ${played.exitCode}: ${played.clientSaid.trim()}`,
+    ...played.lives.map(
+      ({ kill, endedBy, points }) =>
+        `life: ended by ${endedBy}, was to end at ${kill}, ${points.length} points, the last ${points.slice(-2).join(' | ')}`,
+    ),
+    `command: ${played.commands.map(({ beganAt, endedAt }) => `${moment(beganAt)} to ${endedAt === undefined ? '?' : moment(endedAt)}`).join(', ')}`,
+    `calls: ${played.calls.join(', ')}`,
+    `status: ${JSON.stringify(played.status)}`,
+    `after: ${JSON.stringify(played.after)}`,
+    'events:',
+    ...played.events.map(({ name, what, at }) => `  ${moment(at)} ${name} ${what}`),
+    'log:',
+    played.log,
+  ].join('\n');
+}

@@ -1,0 +1,177 @@
+/** Five workloads of one compose project that depend on one another, one that does not run, and hooks around them. */
+import { randomBytes } from 'node:crypto';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { BUSYBOX } from '../support/images.ts';
+import { until } from '../support/until.ts';
+import { type EngineView, type Event, type Life, viewEngine } from './engine-view.ts';
+
+/** One workload, as its operator means it. */
+export type Service = {
+  readonly name: string;
+  readonly hold?: 'stop' | 'pause';
+  readonly after?: Readonly<Record<string, 'service_healthy' | 'service_started'>>;
+  /** Says that it is healthy, some time after its start. */
+  readonly hasCheck?: true;
+  /** Does not run before the backup, and so not after it. */
+  readonly isIdle?: true;
+  /** Ends by force alone, after this time. */
+  readonly ignoresTermSeconds?: number;
+  /** What else compose.yaml says of it. */
+  readonly more?: object;
+};
+
+/** A chain with a health check, one beside it that is paused, and one that is not held. */
+const FIVE: readonly Service[] = [
+  { name: 'db', hold: 'stop', hasCheck: true },
+  { name: 'cache', hold: 'pause' },
+  { name: 'app', hold: 'stop', after: { db: 'service_healthy', cache: 'service_started' } },
+  { name: 'web', hold: 'stop', after: { app: 'service_started' } },
+  { name: 'tool' },
+  { name: 'idle', hold: 'stop', isIdle: true },
+];
+
+/** Of hooks.d: on the host and in a container, with what is held running and with it held. */
+export const HOOKS = ['10-host', '20-db', '30-held', '40-tool'] as const;
+
+export type Shop = AsyncDisposable & {
+  readonly engine: EngineView;
+  /** The compose project. */
+  readonly project: string;
+  readonly services: readonly Service[];
+  /** Ids and names of containers, and what to call them. */
+  readonly names: Readonly<Record<string, string>>;
+  readonly dir: string;
+  readonly hooksDir: string;
+  /** A folder that is for one run alone. */
+  makeDir(): Promise<string>;
+  lifeOf(service: string): Promise<Life | undefined>;
+  lives(): Promise<Lives>;
+  /** What became of the containers since a moment, told by their services' names, in order. */
+  eventsSince(at: bigint): readonly Event[];
+  /** What the hooks wrote: `40-tool pre begin`. */
+  calls(): Promise<readonly string[]>;
+  forgetCalls(): Promise<void>;
+  /** `docker compose …` on the project, with the real plugin. */
+  compose(...args: readonly string[]): Promise<void>;
+};
+
+/** By service; undefined: there is no such container. */
+export type Lives = Readonly<Record<string, Life | undefined>>;
+
+const READY_MS = 120_000;
+const COMES_UP = `rm -f /up; trap 'exit 0' TERM; sleep 0.3; : >/up; while :; do sleep 3600 & wait $!; done`;
+
+/** Makes the workloads on an engine that has the image, and waits until all are as they should be. */
+export async function openShop(socketPath: string, services: readonly Service[] = FIVE): Promise<Shop> {
+  await using opened = new AsyncDisposableStack();
+  const project = `faults-${randomBytes(4).toString('hex')}`;
+  const engine = opened.use(viewEngine(socketPath));
+  const dir = await mkdtemp(join(tmpdir(), 'sidehook-faults-'));
+  opened.defer(() => rm(dir, { recursive: true, force: true }));
+  const [hooksDir, workDir] = [join(dir, 'hooks.d'), join(dir, 'work')];
+  for (const one of [hooksDir, workDir]) await mkdir(one);
+  const callsFile = join(workDir, 'calls');
+  await writeFile(callsFile, '');
+  await addHooks(hooksDir, callsFile, project);
+
+  const file = join(dir, 'compose.json');
+  const document = { services: Object.fromEntries(services.map((one) => [one.name, composeOf(one, workDir)])) };
+  await writeFile(file, JSON.stringify(document).replaceAll('$', '$$$$')); // to compose, a single one is a variable
+  const compose = async (...args: readonly string[]): Promise<void> => {
+    const argv = ['compose', '--file', file, '--project-name', project, '--profile', 'idle', ...args];
+    await execa('docker', argv, { env: { DOCKER_HOST: `unix://${socketPath}` }, stdin: 'ignore' });
+  };
+  const label = `com.docker.compose.project=${project}`;
+  opened.defer(() => removeAll(engine, label));
+  const following = opened.use(await engine.follow(label));
+  await compose('create', '--pull', 'never');
+  await compose('up', '--detach', ...services.filter(({ isIdle }) => isIdle !== true).map(({ name }) => name));
+
+  const nameOf = (service: string): string => `${project}-${service}-1`;
+  const lifeOf = (service: string): Promise<Life | undefined> => engine.lifeOf(nameOf(service));
+  const lives = async (): Promise<Lives> =>
+    Object.fromEntries(await Promise.all(services.map(async ({ name }) => [name, await lifeOf(name)])));
+  const isReady = async (): Promise<boolean> => isAsMeant(services, await lives());
+  await until(isReady, { what: 'the workloads to be up', deadlineMs: READY_MS, everyMs: 200 });
+  const made = await lives();
+
+  let runs = 0;
+  const owned = opened.move();
+  return {
+    ...{ engine, project, services, dir, hooksDir, lifeOf, lives, compose },
+    names: Object.fromEntries([
+      ...services.flatMap(({ name }) => [
+        [made[name]?.id ?? '', name],
+        [nameOf(name), name],
+      ]),
+      [project, 'PROJECT'],
+    ]),
+    async makeDir() {
+      runs += 1;
+      const one = join(dir, `run-${runs}`);
+      await mkdir(one);
+      return one;
+    },
+    eventsSince: (from) =>
+      following
+        .events()
+        .filter(({ at }) => at >= from)
+        .map((event) => ({ ...event, name: event.name.slice(project.length + 1).replace(/-1$/, '') })),
+    calls: async () => (await readFile(callsFile, 'utf8')).split('\n').slice(0, -1),
+    forgetCalls: () => writeFile(callsFile, ''),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Whether each is as it was meant: up and healthy, or not running at all. */
+export function isAsMeant(services: readonly Service[], lives: Lives): boolean {
+  return services.every(({ name, isIdle, hasCheck }) => {
+    const life = lives[name];
+    if (life === undefined) return false;
+    return isIdle ? !life.isRunning : life.isRunning && (!hasCheck || life.health === 'healthy');
+  });
+}
+
+function composeOf({ hold, after = {}, hasCheck, isIdle, ignoresTermSeconds, more }: Service, workDir: string): object {
+  return {
+    image: BUSYBOX,
+    command: ignoresTermSeconds === undefined ? ['sh', '-c', COMES_UP] : ['sleep', '86400'],
+    network_mode: 'none',
+    labels: {
+      ...(hold === undefined ? {} : { 'sidehook.hold': hold }),
+      ...(ignoresTermSeconds === undefined ? {} : { 'sidehook.hold.timeout': `${ignoresTermSeconds}s` }),
+    },
+    depends_on: Object.fromEntries(Object.entries(after).map(([other, condition]) => [other, { condition }])),
+    volumes: [`${workDir}:${workDir}`],
+    ...(hasCheck ? { healthcheck: { test: 'test -e /up', interval: '700ms', timeout: '30s', retries: 100 } } : {}),
+    ...(isIdle ? { profiles: ['idle'] } : {}),
+    ...more,
+  };
+}
+
+async function addHooks(hooksDir: string, callsFile: string, project: string): Promise<void> {
+  const headers: Readonly<Record<(typeof HOOKS)[number], string>> = {
+    '10-host': 'target=host',
+    '20-db': `target=service:${project}/db`,
+    '30-held': 'while=held',
+    '40-tool': `target=service:${project}/tool while=held`,
+  };
+  for (const [name, header] of Object.entries(headers)) {
+    const tell = (what: string) => `echo "$SIDEHOOK_HOOK $2 ${what}" >>'${callsFile}'`;
+    const text = `#!/bin/sh\n# sidehook: ${header} on=*.pre,*.post\n${tell('begin')}\nsleep 0.1\n${tell('end')}\n`;
+    await writeFile(join(hooksDir, name), text);
+    await chmod(join(hooksDir, name), 0o755);
+  }
+}
+
+async function removeAll(engine: EngineView, label: string): Promise<void> {
+  const filters = encodeURIComponent(JSON.stringify({ label: [label] }));
+  const listed = await engine.ask<readonly { readonly Id: string }[]>(
+    'GET',
+    `/containers/json?all=1&filters=${filters}`,
+  );
+  await Promise.all(listed.map(({ Id }) => engine.ask('DELETE', `/containers/${Id}?force=1&v=1`)));
+}
