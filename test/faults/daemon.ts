@@ -4,7 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { join, resolve } from 'node:path';
-import { until } from '../support/until.ts';
+import { cacheDir } from '../support/install.ts';
 
 const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
 const TAP = resolve(import.meta.dirname, 'tap.ts');
@@ -56,6 +56,7 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
   const { dir, hooksDir, scope, kills = [], preload = [] } = options;
   const { runDir = join(dir, 'run'), stateDir = join(dir, 'state') } = options;
   for (const one of [runDir, stateDir]) await mkdir(one, { recursive: true });
+  const compiled = await cacheDir('compiled');
   const logPath = join(dir, 'log');
   const log = createWriteStream(logPath, { flags: 'a' });
   const lives: LifeOfDaemon[] = [];
@@ -64,6 +65,7 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
   let gone: Promise<void> = Promise.resolve();
 
   function begin(): void {
+    const beganAt = performance.now();
     const kill = kills[lives.length];
     const trace = join(dir, `points-${lives.length}`);
     const modules = [TAP, ...preload].flatMap((module) => ['--import', module]);
@@ -71,6 +73,7 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
     const env = {
       PATH: process.env.PATH ?? '',
       DOCKER_HOST: options.engineHost,
+      NODE_COMPILE_CACHE: compiled,
       SIDEHOOK_RUN_DIR: runDir,
       SIDEHOOK_STATE_DIR: stateDir,
       SIDEHOOK_HOOKS_DIR: hooksDir,
@@ -92,7 +95,8 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
       end = { code, signal };
       log.write(`-- ended: ${JSON.stringify(end)}\n`);
       settle();
-      if (!isStopped) begin();
+      // One that cannot begin is not started over and over at once.
+      if (!isStopped) setTimeout(() => isStopped || begin(), performance.now() - beganAt < 1000 ? 300 : 0);
     });
     lives.push({
       ...{ pid: started.pid ?? 0, kill, end: () => end },
@@ -140,49 +144,4 @@ function askControl<Answer>(socketPath: string, path: string, body: object | und
     sent.on('error', () => settle(undefined)).on('timeout', () => sent.destroy(new Error('no answer')));
     sent.end(text);
   });
-}
-
-/** The published client, from this machine. Its patience with an absent sidecar is longer than any test's. */
-export type ClientProcess = Disposable & {
-  readonly pid: number;
-  /** Its exit code, as a shell tells it; undefined: it still runs. */
-  exitCode(): number | undefined;
-  err(): string;
-  signal(name: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM', whom: 'client' | 'all'): void;
-};
-
-/** Starts the client, once it is published. */
-export async function startBackupClient(runDir: string, args: readonly string[]): Promise<ClientProcess> {
-  const script = join(runDir, 'sidehook');
-  const text = await until(() => readFile(script, 'utf8').catch(() => ''), {
-    what: 'the client to be published',
-    deadlineMs: 120_000,
-  });
-  if (text === '') throw new Error('the client is empty');
-  const child = spawn('sh', [script, ...args], {
-    env: { PATH: process.env.PATH },
-    detached: true,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const err: Buffer[] = [];
-  child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
-  let exitCode: number | undefined;
-  child.once('exit', (code, signal) => {
-    exitCode = code ?? 128 + (signal === 'SIGKILL' ? 9 : 15);
-  });
-  const pid = child.pid ?? 0;
-  const send = (whom: number, name: NodeJS.Signals): void => {
-    try {
-      process.kill(whom, name);
-    } catch {
-      // it is gone
-    }
-  };
-  return {
-    pid,
-    exitCode: () => exitCode,
-    err: () => Buffer.concat(err).toString(),
-    signal: (name, whom) => send(whom === 'all' ? -pid : pid, name),
-    [Symbol.dispose]: () => send(-pid, 'SIGKILL'),
-  };
 }

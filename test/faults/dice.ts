@@ -1,9 +1,9 @@
 /** Chance that a seed decides, so that a story can be played again. */
 
 /** From 0 to below 1; the same seed gives the same row (mulberry32). */
-export type Dice = () => number;
+type Dice = () => number;
 
-export function makeDice(seed: number): Dice {
+function makeDice(seed: number): Dice {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -11,18 +11,6 @@ export function makeDice(seed: number): Dice {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
-}
-
-/** A whole number from `least` to `most`. */
-export function roll(dice: Dice, least: number, most: number): number {
-  return least + Math.floor(dice() * (most - least + 1));
-}
-
-/** One of them. */
-export function pick<Value>(dice: Dice, values: readonly Value[]): Value {
-  const value = values[roll(dice, 0, values.length - 1)];
-  if (value === undefined) throw new Error('nothing to pick from');
-  return value;
 }
 
 /** All of them, in an order that the seed decides. */

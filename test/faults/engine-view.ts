@@ -14,12 +14,19 @@ export type Life = {
 };
 
 /** What became of a container: `start`, `die`, `health_status: healthy`; the moment in nanoseconds. */
-export type Event = { readonly id: string; readonly name: string; readonly what: string; readonly at: bigint };
+export type Event = {
+  readonly id: string /** Of its compose service. */;
+  readonly name: string;
+  readonly what: string;
+  readonly at: bigint;
+};
 
 export type EngineView = Disposable & {
   readonly socketPath: string;
   /** Any call. @throws EngineError for what is not 2xx or 304 */
   ask<Answer>(method: string, path: string, body?: object): Promise<Answer>;
+  /** The same, as it came. */
+  askText(method: string, path: string, body?: object): Promise<string>;
   /** undefined: there is no such container. */
   lifeOf(idOrName: string): Promise<Life | undefined>;
   /** Follows what becomes of the containers with this label from now on, also over restarts of the engine. */
@@ -58,13 +65,18 @@ export function viewEngine(socketPath: string): EngineView {
     return promise;
   }
 
-  async function ask<Answer>(method: string, path: string, body?: object): Promise<Answer> {
+  async function askText(method: string, path: string, body?: object): Promise<string> {
     const response = await dial(method, path, body, PATIENCE_MS);
     const chunks: Buffer[] = [];
     for await (const chunk of response) chunks.push(chunk as Buffer);
     const text = Buffer.concat(chunks).toString();
     const status = response.statusCode ?? 0;
     if (status >= 300 && status !== 304) throw new EngineError(status, `${method} ${path}: ${status} ${text.trim()}`);
+    return text;
+  }
+
+  async function ask<Answer>(method: string, path: string, body?: object): Promise<Answer> {
+    const text = await askText(method, path, body);
     return (text.startsWith('{') || text.startsWith('[') ? JSON.parse(text) : undefined) as Answer;
   }
 
@@ -98,7 +110,8 @@ export function viewEngine(socketPath: string): EngineView {
       seen.add(line);
       const { Action, Actor } = JSON.parse(line) as RawEvent;
       const at = BigInt(/"timeNano":(\d+)/.exec(line)?.[1] ?? 0); // too large for a number
-      events.push({ id: Actor.ID, name: Actor.Attributes.name ?? '', what: Action, at });
+      const { 'com.docker.compose.service': name = '' } = Actor.Attributes;
+      events.push({ id: Actor.ID, name, what: Action, at });
     };
     const listen = async (): Promise<void> => {
       response = await dial('GET', `/events?since=${beganAt}&filters=${filters}`, undefined, 0);
@@ -125,7 +138,7 @@ export function viewEngine(socketPath: string): EngineView {
     };
   }
 
-  return { socketPath, ask, lifeOf, follow, [Symbol.dispose]: () => agent.destroy() };
+  return { socketPath, ask, askText, lifeOf, follow, [Symbol.dispose]: () => agent.destroy() };
 }
 
 type RawContainer = {
@@ -142,5 +155,5 @@ type RawContainer = {
 
 type RawEvent = {
   readonly Action: string;
-  readonly Actor: { readonly ID: string; readonly Attributes: { name?: string } };
+  readonly Actor: { readonly ID: string; readonly Attributes: Readonly<Record<string, string>> };
 };

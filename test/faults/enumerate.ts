@@ -1,10 +1,8 @@
 /** Kills the daemon at every point of a run, one run for each point. */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { tell, violationsOf } from './laws.ts';
 import { type Played, play, type Script } from './play.ts';
 import { openShop, type Service, type Shop } from './shop.ts';
+import { writeStory } from './stories.ts';
 
 export type Verdict = {
   readonly point: string;
@@ -85,17 +83,8 @@ async function killAt(shop: Shop, point: string, { script, life = 0 }: Plan): Pr
     const played = await play(shop, { ...script, kills });
     const isReached = played.lives[life]?.points.at(-1) === point && played.lives.length > life + 1;
     const violations = violationsOf(shop.services, played);
-    if (violations.length > 0) writeStory(point, violations, played);
+    if (violations.length > 0) writeStory(point, violations, tell(played));
     if (isReached || violations.length > 0 || tried === TRIES)
       return { verdict: { point, isReached, violations }, played };
   }
-}
-
-/** Leaves the whole story for whoever looks into it. */
-function writeStory(point: string, violations: readonly string[], played: Played): void {
-  const dir = join(tmpdir(), 'sidehook-faults-stories');
-  mkdirSync(dir, { recursive: true });
-  const path = join(dir, `${point.replaceAll(/[^\w#-]+/g, '_')}.txt`);
-  writeFileSync(path, `${point}\n${violations.join('\n')}\n${tell(played)}`);
-  console.error(`story: ${path}`);
 }

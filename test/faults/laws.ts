@@ -3,17 +3,42 @@ import type { Event } from './engine-view.ts';
 import type { Played } from './play.ts';
 import { HOOKS, type Service } from './shop.ts';
 
+/** What need not hold after a fault, since it is the fault's own doing. It grows while the story goes on. */
+export type Excuse = {
+  /** Who need not run: somebody else saw to that. */
+  readonly down: Set<string>;
+  /** Persons, or the engine, start and stop by an order of their own. */
+  anyOrder: boolean;
+  /** Events were lost: what happened meanwhile, nobody knows. */
+  deaf: boolean;
+  /** What is not held is touched all the same. */
+  touched: boolean;
+  /** Where a hook's container is gone, or cannot be asked, its `post` cannot run. */
+  noContainerHooks: boolean;
+  /** The daemon may end by itself. */
+  ends: boolean;
+  /** Beside the command's own. */
+  codes: 'any' | Set<number>;
+};
+
+/** Nothing is excused: whatever happened, happened to the sidecar alone. */
+function noExcuse(): Excuse {
+  const flags = { anyOrder: false, deaf: false, touched: false, noContainerHooks: false, ends: false };
+  return { down: new Set(), codes: new Set([75]), ...flags };
+}
+
 /** Every law that was broken, in words; none: all is well. */
-export function violationsOf(services: readonly Service[], played: Played): readonly string[] {
+export function violationsOf(services: readonly Service[], played: Played, excuse = noExcuse()): readonly string[] {
+  const judged = services.filter(({ name }) => !excuse.down.has(name));
   return [
     ...played.missed,
-    ...daemonsOwn(played),
-    ...whatRuns(services, played),
-    ...orderOf(services, played),
-    ...hookCounts(played),
-    ...exitCodes(played),
-    ...stillness(services, played),
-    ...statusTells(services, played),
+    ...(excuse.ends ? [] : daemonsOwn(played)),
+    ...whatRuns(judged, played, excuse),
+    ...(excuse.anyOrder || excuse.deaf ? [] : orderOf(services, played)),
+    ...hookCounts(played, excuse),
+    ...exitCodes(played, excuse),
+    ...(excuse.deaf ? [] : stillness(judged, played)),
+    ...statusTells(judged, played),
   ];
 }
 
@@ -25,7 +50,7 @@ function daemonsOwn({ lives }: Played): string[] {
 }
 
 /** P1, P2: all that ran runs, nothing else does, and what was not to be held was not touched. */
-function whatRuns(services: readonly Service[], played: Played): string[] {
+function whatRuns(services: readonly Service[], played: Played, { touched, codes }: Excuse): string[] {
   const { isKept } = played;
   return services.flatMap(({ name, hold, isIdle }) => {
     const [before, after] = [played.before[name], played.after[name]];
@@ -35,8 +60,9 @@ function whatRuns(services: readonly Service[], played: Played): string[] {
         ? [`${name} was started, and did not run before`]
         : [];
     if (hold === undefined)
-      return after.startedAt === before?.startedAt ? [] : [`${name} was touched, and is not held`];
+      return touched || after.startedAt === before?.startedAt ? [] : [`${name} was touched, and is not held`];
     // 5.3: over a half-restored volume nothing is started behind anyone's back.
+    if (isKept && codes === 'any') return []; // its client may have died before, or after, its post was taken
     if (isKept)
       return after.isRunning || after.startedAt !== before?.startedAt
         ? [`${name} was started after a failed restore`]
@@ -73,17 +99,18 @@ function orderOf(services: readonly Service[], { before, events }: Played): stri
 }
 
 /** At `pre` at most once; at `post` at least once where its `pre` ran; nothing of a `pre` goes on beside its `post`. */
-function hookCounts(played: Played): string[] {
+function hookCounts(played: Played, { noContainerHooks, codes }: Excuse): string[] {
   const { calls, lives, operation, exitCode } = played;
   const isOwed = operation === 'backup' || exitCode === 0; // a restore that did not succeed has no post
   const crashes = lives.length - 1;
+  const isAsked = (hook: string): boolean => !noContainerHooks || hook === '10-host' || hook === '30-held';
   return HOOKS.flatMap((hook) => {
     const count = (line: string): number => calls.filter((one) => one === `${hook} ${line}`).length;
     const broken: string[] = [];
     if (count('pre begin') > 1) broken.push(`hook ${hook} ran ${count('pre begin')} times at pre`);
-    if (isOwed && count('pre begin') > 0 && count('post end') === 0)
+    if (isOwed && isAsked(hook) && count('pre begin') > 0 && count('post end') === 0)
       broken.push(`hook ${hook} ran at pre, and never at post`);
-    if (!isOwed && count('post begin') > 0)
+    if (!isOwed && codes !== 'any' && count('post begin') > 0)
       broken.push(`hook ${hook} ran at post, after a restore that did not succeed`);
     if (count('post begin') > 1 + crashes) broken.push(`hook ${hook} ran ${count('post begin')} times at post`);
     const [post, late] = [calls.indexOf(`${hook} post begin`), calls.lastIndexOf(`${hook} pre end`)];
@@ -93,11 +120,19 @@ function hookCounts(played: Played): string[] {
 }
 
 /** One answer: 75 and nothing was run, or the command's own code and it ran once. */
-function exitCodes({ exitCode, commandCode, commands, clientSaid }: Played): string[] {
+function exitCodes(played: Played, { codes }: Excuse): string[] {
+  const { exitCode, commandCode, isHookFailing, commands, clientSaid } = played;
   if (exitCode === undefined) return ['the client never ended'];
-  if (exitCode === 75 && commandCode !== 75) return commands.length === 0 ? [] : ['75, though the command ran'];
-  if (exitCode !== commandCode) return [`exit code ${exitCode}: ${clientSaid.trim()}`];
-  return commands.length === 1 ? [] : [`the command ran ${commands.length} times`];
+  if (commands.length > 1) return [`the command ran ${commands.length} times`];
+  if (exitCode === 0 && commands.length === 0) return ['exit code 0, and the command never ran'];
+  if (codes === 'any') return exitCode === 0 && commandCode !== 0 ? ['exit code 0, and the command failed'] : [];
+  const isRefusal = exitCode === 75 || isHookFailing;
+  if (exitCode !== (isHookFailing ? 3 : commandCode) && !codes.has(exitCode))
+    return [`exit code ${exitCode}: ${clientSaid.trim()}`];
+  const times = isRefusal ? 0 : 1;
+  return commands.length === times
+    ? []
+    : [`the command ran ${commands.length} times, and the exit code is ${exitCode}`];
 }
 
 /** P9: a backup that counts as good was made while all that was to be held was still. */
@@ -126,7 +161,7 @@ function statusTells(services: readonly Service[], { status, after }: Played): s
   return services
     .filter(({ hold, isIdle }) => hold !== undefined && !isIdle)
     .flatMap(({ name }) => {
-      const isSaid = status.holds.some(({ workload }) => workload.endsWith(`-${name}`));
+      const isSaid = status.holds.some(({ workload }) => workload.endsWith(`-${name}-1`));
       const isDown = after[name]?.isRunning !== true;
       if (isSaid === isDown) return [];
       return [

@@ -1,8 +1,9 @@
 /** One whole backup or restore, from the workloads' point of view, with whatever happens to the daemon meanwhile. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../support/until.ts';
-import { type ClientProcess, type Daemon, openDaemon, startBackupClient } from './daemon.ts';
+import { type ClientProcess, startBackupClient, startContainerClient } from './client.ts';
+import { type Daemon, openDaemon } from './daemon.ts';
 import type { Event, Life } from './engine-view.ts';
 import { isAsMeant, type Shop } from './shop.ts';
 
@@ -10,11 +11,27 @@ export type Script = {
   readonly operation: 'backup' | 'restore';
   /** Exit code of the client's command. */
   readonly commandCode?: number;
+  /** The last hook of `pre` exits 3. */
+  readonly isHookFailing?: true;
   /** Where the daemon's lives end. */
   readonly kills?: readonly (string | undefined)[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** More for the daemon, by the run's folder. */
+  readonly env?: (dir: string) => Readonly<Record<string, string>>;
   /** What is done to the world while it goes on. */
   readonly meanwhile?: (scene: Scene) => Promise<void>;
+  /** Where the client lives; default: a process of this machine. */
+  readonly client?: 'container';
+  /** The command lasts until `go` of the scene is called, a minute and a half at most. */
+  readonly waits?: true;
+  /** For the daemon alone. */
+  readonly engineHost?: string;
+  readonly preload?: readonly string[];
+  /** Called with the run's folder before anything is started in it. */
+  readonly prepare?: (dir: string) => Promise<AsyncDisposable | undefined>;
+  /** Whose coming back is not waited for, told when all else is over. */
+  readonly excused?: () => ReadonlySet<string>;
+  /** Not all that happens can be known from events. */
+  readonly isDeaf?: () => boolean;
 };
 
 /** What can be laid hands on. */
@@ -22,14 +39,20 @@ export type Scene = {
   readonly shop: Shop;
   readonly daemon: Daemon;
   readonly client: ClientProcess;
+  readonly dir: string;
   /** What became of the containers since the beginning. */
   readonly events: () => readonly Event[];
+  /** Whether the client's command has begun. */
+  readonly hasBegun: () => Promise<boolean>;
+  /** Lets the command end. */
+  readonly go: () => Promise<void>;
 };
 
 /** All that is known of it afterwards. */
 export type Played = {
   readonly operation: 'backup' | 'restore';
   readonly commandCode: number;
+  readonly isHookFailing: boolean;
   readonly before: Readonly<Record<string, Life | undefined>>;
   readonly after: Readonly<Record<string, Life | undefined>>;
   readonly events: readonly Event[];
@@ -70,28 +93,40 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   if (!isAsMeant(shop.services, before)) throw new Error(`not as it should be before: ${JSON.stringify(before)}`);
   const beganAt = BigInt(Date.now()) * 1_000_000n;
   const dir = await shop.makeDir();
-  const marks = join(dir, 'command');
-  await writeFile(marks, '');
-  const engineHost = `unix://${engine.socketPath}`;
-  const env = { ...script.env };
-  await using daemon = await openDaemon({ dir, hooksDir, scope: project, engineHost, kills, names, env });
-  const moment = `$(date +%s%N)`;
-  const command = `echo "${moment}" >>'${marks}'; sleep 0.2; echo "${moment}" >>'${marks}'; exit ${commandCode}`;
-  const args = ['run', operation, '--connect-timeout', '10m', '--', 'sh', '-c', command];
-  using client = await startBackupClient(daemon.runDir, args);
+  await using _prepared = await script.prepare?.(dir);
+  const { engineHost = `unix://${engine.socketPath}`, preload = [] } = script;
+  const env = script.env?.(dir) ?? {};
+  await using daemon = await openDaemon({ dir, hooksDir, scope: project, engineHost, kills, names, env, preload });
+  const waiting = script.waits ? `i=0; until [ -e '${dir}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done` : '';
+  const command = `: >'${dir}/begin-'$$; sleep 0.2; ${waiting}\n: >'${dir}/end-'$$; exit ${commandCode}`;
+  const failing = script.isHookFailing ? ['--param', 'FAIL=40-tool'] : [];
+  const args = ['run', operation, ...failing, '--connect-timeout', '10m', '--', 'sh', '-c', command];
+  const start = script.client === 'container' ? startContainerClient : startBackupClient;
+  await using client = await start({ runDir: daemon.runDir, args, engine, dir, project });
 
   const missed: string[] = [];
   const wait = async (what: string, deadlineMs: number, condition: () => Promise<boolean> | boolean): Promise<void> => {
-    await until(condition, { what, deadlineMs, everyMs: 50 }).catch((error: Error) => void missed.push(error.message));
+    // Whoever is asked may be away meanwhile.
+    const isSo = async (): Promise<boolean> => Promise.resolve(condition()).catch(() => false);
+    await until(isSo, { what, deadlineMs, everyMs: 100 }).catch((error: Error) => void missed.push(error.message));
   };
   const events = () => shop.eventsSince(beganAt);
-  await script.meanwhile?.({ shop, daemon, client, events });
+  const hasBegun = async (): Promise<boolean> => (await commandsOf(dir)).length > 0;
+  const go = (): Promise<void> => writeFile(join(dir, 'go'), '');
+  await script.meanwhile?.({ shop, daemon, client, dir, events, hasBegun, go });
   await wait('the client to end', CLIENT_MS, () => client.exitCode() !== undefined);
-  const commands = await commandsOf(marks);
-  const isKept = operation === 'restore' && commandCode !== 0 && commands.length > 0;
+  const commands = await commandsOf(dir);
+  const isKept = operation === 'restore' && client.exitCode() !== 0 && commands.length > 0;
   await wait('the run to be over', SETTLE_MS, async () => isOver(await runsOf(daemon), isKept));
-  if (!isKept) await wait('all that ran to run', SETTLE_MS, async () => isAsMeant(shop.services, await shop.lives()));
-  await wait('the engine to have told it all', SETTLE_MS, async () => isTold(await shop.lives(), before, events()));
+  const areUp = async (): Promise<boolean> => {
+    const excused = script.excused?.() ?? new Set();
+    const judged = shop.services.filter(({ name }) => !excused.has(name));
+    return isAsMeant(judged, await shop.lives());
+  };
+  if (!isKept) await wait('all that ran to run', SETTLE_MS, areUp);
+  if (script.isDeaf?.() !== true) {
+    await wait('the engine to have told it all', SETTLE_MS, async () => isTold(await shop.lives(), before, events()));
+  }
   const after = await shop.lives();
   const lives = await Promise.all(
     daemon.lives().map(async (life) => ({
@@ -100,17 +135,18 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
       endedBy: life.end()?.signal ?? life.end()?.code?.toString(),
     })),
   );
-  const status = await daemon.ask<Status>('/v1/status'); // asks the engine itself, and so comes after the points
+  // It asks the engine itself, and so comes after the points; and it may come by the one that is fatal.
+  const askStatus = () => daemon.ask<Status>('/v1/status');
+  const status = await until(askStatus, { what: 'status', deadlineMs: SETTLE_MS }).catch(() => undefined);
   if (isKept) {
     await daemon.ask('/v1/release', { all: true });
-    await wait('what a failed restore kept to run', SETTLE_MS, async () =>
-      isAsMeant(shop.services, await shop.lives()),
-    );
+    await wait('what a failed restore kept to run', SETTLE_MS, areUp);
   }
   await daemon.stop();
   return {
     ...{ operation, commandCode, before, after, lives, status, missed, isKept },
-    commands: await commandsOf(marks),
+    isHookFailing: script.isHookFailing === true,
+    commands: await commandsOf(dir),
     events: events(),
     calls: await shop.calls(),
     exitCode: client.exitCode(),
@@ -119,13 +155,20 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   };
 }
 
-/** Moments in pairs, one a line. */
-async function commandsOf(marks: string): Promise<Played['commands']> {
-  const numbers = (await readFile(marks, 'utf8')).split('\n').slice(0, -1).map(BigInt);
-  return Array.from({ length: Math.ceil(numbers.length / 2) }, (_, index) => ({
-    beganAt: numbers[index * 2] ?? 0n,
-    endedAt: numbers[index * 2 + 1],
-  }));
+/** Two files for each time that the command ran. Their times are those of the engine's events, but for some ms. */
+async function commandsOf(dir: string): Promise<Played['commands']> {
+  const names = (await readdir(dir)).filter((name) => name.startsWith('begin-'));
+  const momentOf = (name: string): Promise<bigint | undefined> =>
+    stat(join(dir, name), { bigint: true }).then(
+      ({ mtimeNs }) => mtimeNs,
+      () => undefined,
+    );
+  return Promise.all(
+    names.map(async (name) => ({
+      beganAt: (await momentOf(name)) ?? 0n,
+      endedAt: await momentOf(name.replace('begin', 'end')),
+    })),
+  );
 }
 
 type Phases = { readonly runs: readonly { readonly phase: string }[] };

@@ -65,7 +65,11 @@ const READY_MS = 120_000;
 const COMES_UP = `rm -f /up; trap 'exit 0' TERM; sleep 0.3; : >/up; while :; do sleep 3600 & wait $!; done`;
 
 /** Makes the workloads on an engine that has the image, and waits until all are as they should be. */
-export async function openShop(socketPath: string, services: readonly Service[] = FIVE): Promise<Shop> {
+export async function openShop(
+  socketPath: string,
+  services: readonly Service[] = FIVE,
+  bindsOf: (dir: string, service: string) => Promise<readonly object[]> = async () => [],
+): Promise<Shop> {
   await using opened = new AsyncDisposableStack();
   const project = `faults-${randomBytes(4).toString('hex')}`;
   const engine = opened.use(viewEngine(socketPath));
@@ -78,7 +82,12 @@ export async function openShop(socketPath: string, services: readonly Service[] 
   await addHooks(hooksDir, callsFile, project);
 
   const file = join(dir, 'compose.json');
-  const document = { services: Object.fromEntries(services.map((one) => [one.name, composeOf(one, workDir)])) };
+  const workBind = { type: 'bind', source: workDir, target: workDir };
+  const described = services.map(async (one) => [
+    one.name,
+    composeOf(one, [workBind, ...(await bindsOf(dir, one.name))]),
+  ]);
+  const document = { services: Object.fromEntries(await Promise.all(described)) };
   await writeFile(file, JSON.stringify(document).replaceAll('$', '$$$$')); // to compose, a single one is a variable
   const compose = async (...args: readonly string[]): Promise<void> => {
     const argv = ['compose', '--file', file, '--project-name', project, '--profile', 'idle', ...args];
@@ -91,12 +100,17 @@ export async function openShop(socketPath: string, services: readonly Service[] 
   await compose('up', '--detach', ...services.filter(({ isIdle }) => isIdle !== true).map(({ name }) => name));
 
   const nameOf = (service: string): string => `${project}-${service}-1`;
-  const lifeOf = (service: string): Promise<Life | undefined> => engine.lifeOf(nameOf(service));
+  const ids = new Map<string, string>();
+  /** By its id, since it may be renamed; one that was made anew goes by its name. */
+  const lifeOf = async (service: string): Promise<Life | undefined> => {
+    const id = ids.get(service);
+    return (id === undefined ? undefined : await engine.lifeOf(id)) ?? (await engine.lifeOf(nameOf(service)));
+  };
   const lives = async (): Promise<Lives> =>
     Object.fromEntries(await Promise.all(services.map(async ({ name }) => [name, await lifeOf(name)])));
   const isReady = async (): Promise<boolean> => isAsMeant(services, await lives());
   await until(isReady, { what: 'the workloads to be up', deadlineMs: READY_MS, everyMs: 200 });
-  const made = await lives();
+  for (const [name, life] of Object.entries(await lives())) if (life !== undefined) ids.set(name, life.id);
 
   let runs = 0;
   const owned = opened.move();
@@ -104,7 +118,7 @@ export async function openShop(socketPath: string, services: readonly Service[] 
     ...{ engine, project, services, dir, hooksDir, lifeOf, lives, compose },
     names: Object.fromEntries([
       ...services.flatMap(({ name }) => [
-        [made[name]?.id ?? '', name],
+        [ids.get(name) ?? '', name],
         [nameOf(name), name],
       ]),
       [project, 'PROJECT'],
@@ -115,11 +129,7 @@ export async function openShop(socketPath: string, services: readonly Service[] 
       await mkdir(one);
       return one;
     },
-    eventsSince: (from) =>
-      following
-        .events()
-        .filter(({ at }) => at >= from)
-        .map((event) => ({ ...event, name: event.name.slice(project.length + 1).replace(/-1$/, '') })),
+    eventsSince: (from) => following.events().filter(({ at }) => at >= from),
     calls: async () => (await readFile(callsFile, 'utf8')).split('\n').slice(0, -1),
     forgetCalls: () => writeFile(callsFile, ''),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -135,7 +145,8 @@ export function isAsMeant(services: readonly Service[], lives: Lives): boolean {
   });
 }
 
-function composeOf({ hold, after = {}, hasCheck, isIdle, ignoresTermSeconds, more }: Service, workDir: string): object {
+function composeOf(service: Service, volumes: readonly object[]): object {
+  const { hold, after = {}, hasCheck, isIdle, ignoresTermSeconds, more } = service;
   return {
     image: BUSYBOX,
     command: ignoresTermSeconds === undefined ? ['sh', '-c', COMES_UP] : ['sleep', '86400'],
@@ -145,12 +156,15 @@ function composeOf({ hold, after = {}, hasCheck, isIdle, ignoresTermSeconds, mor
       ...(ignoresTermSeconds === undefined ? {} : { 'sidehook.hold.timeout': `${ignoresTermSeconds}s` }),
     },
     depends_on: Object.fromEntries(Object.entries(after).map(([other, condition]) => [other, { condition }])),
-    volumes: [`${workDir}:${workDir}`],
+    volumes,
     ...(hasCheck ? { healthcheck: { test: 'test -e /up', interval: '700ms', timeout: '30s', retries: 100 } } : {}),
     ...(isIdle ? { profiles: ['idle'] } : {}),
     ...more,
   };
 }
+
+/** One that the client's parameter names. */
+const FAILS = '[ "$2" != pre ] || [ "$SIDEHOOK_PARAM_FAIL" != "$SIDEHOOK_HOOK" ] || exit 3';
 
 async function addHooks(hooksDir: string, callsFile: string, project: string): Promise<void> {
   const headers: Readonly<Record<(typeof HOOKS)[number], string>> = {
@@ -161,7 +175,7 @@ async function addHooks(hooksDir: string, callsFile: string, project: string): P
   };
   for (const [name, header] of Object.entries(headers)) {
     const tell = (what: string) => `echo "$SIDEHOOK_HOOK $2 ${what}" >>'${callsFile}'`;
-    const text = `#!/bin/sh\n# sidehook: ${header} on=*.pre,*.post\n${tell('begin')}\nsleep 0.1\n${tell('end')}\n`;
+    const text = `#!/bin/sh\n# sidehook: ${header} on=*.pre,*.post\n${tell('begin')}\nsleep 0.1\n${tell('end')}\n${FAILS}\n`;
     await writeFile(join(hooksDir, name), text);
     await chmod(join(hooksDir, name), 0o755);
   }

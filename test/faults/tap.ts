@@ -2,7 +2,7 @@
  * Loaded before the daemon (`node --import`): every journal write and every engine call of it goes through
  * tap-points.ts. It stands where the daemon imports its journal and its way to the engine, and changes nothing of both.
  */
-import { registerHooks } from 'node:module';
+import { flushCompileCache, registerHooks } from 'node:module';
 
 const TAPPED: Readonly<Record<string, string>> = {
   '/src/journal.ts': 'tap-journal.ts',
@@ -17,3 +17,6 @@ registerHooks({
     return tapped === undefined ? found : { ...found, url: new URL(TAPPED[tapped] ?? '', import.meta.url).href };
   },
 });
+
+// What is compiled is kept for the next life (NODE_COMPILE_CACHE); a process that is killed does not do so by itself.
+setTimeout(flushCompileCache, 1500).unref();
