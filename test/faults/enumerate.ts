@@ -39,35 +39,43 @@ export async function enumerate(plan: Plan): Promise<Enumeration> {
   const shops: Shop[] = [];
   for (let at = 0; at < plan.stacks; at += 1) shops.push(opened.use(await openShop(socketPath, services)));
 
-  const references = await Promise.all(shops.map((shop) => play(shop, script)));
-  for (const played of references) {
-    const broken = violationsOf(shops[0]?.services ?? [], played);
-    if (broken.length > 0) throw new Error(`undisturbed: ${broken.join('; ')}\n${tell(played)}`);
-  }
-  const row = references[0]?.lives[life]?.points ?? [];
+  const row = (await playUndisturbed(shops[0], script)).lives[life]?.points ?? [];
   const points = [...(plan.choose ?? ((all) => all))(row)];
   say(`${row.length} points, ${points.length} to be tried`);
 
   const known = new Set(row);
   const queue = [...points];
   const verdicts: Verdict[] = [];
-  await Promise.all(
-    shops.map(async (shop) => {
-      for (let point = queue.shift(); point !== undefined; point = queue.shift()) {
-        const { verdict, played } = await killAt(shop, point, plan);
-        verdicts.push(verdict);
-        if (verdict.violations.length > 0) say(`${point}: ${verdict.violations.join('; ')}`);
-        // What the reference did not come by, and is no mere question, is tried as well.
-        const others = plan.choose === undefined ? (played.lives[life]?.points ?? []) : [];
-        const strangers = others.filter((one) => !known.has(one) && !isQuestion(one));
-        for (const stranger of strangers) known.add(stranger);
-        queue.push(...strangers);
-        points.push(...strangers);
-        if (verdicts.length % 25 === 0) say(`${verdicts.length} of ${points.length}`);
+  const workers = shops.map(async (first) => {
+    let shop = first;
+    for (let point = queue.shift(); point !== undefined; point = queue.shift()) {
+      const { verdict, played } = await killAt(shop, point, plan);
+      verdicts.push(verdict);
+      if (verdict.violations.length > 0) {
+        say(`${point}: ${verdict.violations.join('; ')}`);
+        shop = opened.use(await openShop(socketPath, services)); // nobody knows in what state the other was left
       }
-    }),
-  );
+      // What the reference did not come by, and is no mere question, is tried as well.
+      const others = plan.choose === undefined ? (played.lives[life]?.points ?? []) : [];
+      const strangers = others.filter((one) => !known.has(one) && !isQuestion(one));
+      for (const stranger of strangers) known.add(stranger);
+      queue.push(...strangers);
+      points.push(...strangers);
+      if (verdicts.length % 25 === 0) say(`${verdicts.length} of ${points.length}`);
+    }
+  });
+  // All of them, before what they stand on is taken away.
+  for (const ended of await Promise.allSettled(workers)) if (ended.status === 'rejected') throw ended.reason;
   return { points, verdicts };
+}
+
+async function playUndisturbed(shop: Shop | undefined, script: Script): Promise<Played> {
+  if (shop === undefined) throw new Error('expected one stack at least');
+  const played = await play(shop, script);
+  const violations = violationsOf(shop.services, played);
+  if (violations.length > 0) writeStory('undisturbed', violations, tell(played));
+  if (violations.length > 0) throw new Error(`undisturbed: ${violations.join('; ')}`);
+  return played;
 }
 
 /** How often something is asked depends on how long other things take: on a busy machine not all runs are alike. */

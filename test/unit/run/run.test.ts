@@ -384,6 +384,37 @@ describe('a sidecar that dies', () => {
     assert.deepEqual(bench.engine.did('started'), ['started db', 'started api', 'started web']);
   });
 
+  it('between the end of a run and its answer leaves neither of both behind', async () => {
+    await using bench = await openChain();
+    await bench.signal('pre');
+    Object.assign(bench.journal(), {
+      answered() {
+        throw new Error('killed here');
+      },
+    });
+    await bench.signal('post', { id: 'cut' }).catch(() => undefined);
+    await bench.crash();
+    await bench.restart();
+    await bench.until('answered', () => bench.answers.get('cut') !== undefined);
+    assert.equal(bench.answers.get('cut')?.[0]?.exitCode, 0);
+    assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
+  });
+
+  it('in the undoing of a pre that failed does not carry it out once more', async () => {
+    await using bench = await openChain();
+    bench.addFile('10-fails', 'while=held', async ({ call }) => (call.state === 'pre' ? 3 : 0));
+    const cut = bench.signal('pre', { id: 'cut' }).catch(() => undefined);
+    await bench.until('db started', () => bench.engine.did('started').length === 1);
+    await bench.crash();
+    await cut;
+    await bench.restart();
+    await bench.until('answered', () => bench.answers.get('cut') !== undefined);
+    assert.equal(bench.answers.get('cut')?.[0]?.exitCode, 75);
+    assert.equal(bench.journal().runs('all').length, 1);
+    assert.deepEqual(bench.engine.did('host pre'), ['host pre 10-fails']);
+    assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
+  });
+
   it('releases on TERM what it holds for a living client, which is told 65', async () => {
     await using bench = await openChain();
     const { runId = '' } = await bench.signal('pre');
