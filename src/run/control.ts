@@ -1,6 +1,6 @@
 import { ERRORS, OperationalError } from '../core/errors.ts';
 import type { Note } from '../core/ports.ts';
-import type { RunRecord } from '../core/record.ts';
+import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
 import { isEngineAway, writeOrLog, writeRest } from './engine.ts';
@@ -19,6 +19,12 @@ export async function releaseNow(
   const { tools } = shared;
   const live = tools.journal.runs('live').toReversed();
   const runs = 'all' in which ? live : live.filter(({ id }) => id === which.runId);
+  const isMeant = ({ runs: ids }: HoldRecord): boolean => 'all' in which || ids.includes(which.runId);
+  const names = tools.journal
+    .holds()
+    .filter(isMeant)
+    .map(({ name }) => name);
+  for (const { id } of runs) shared.cuts.get(id)?.(new Error('it was released by sidehook release')); // and so is undone
   const results: ReleaseResult[] = [];
   // What one holds may wait for what another one does: again, for as long as it helps.
   for (let before = Infinity, left = runs.length; left > 0 && left < before; ) {
@@ -26,16 +32,16 @@ export async function releaseNow(
     before = left;
     left = runs.filter(({ id }) => pendingOf(id, tools).length > 0).length;
   }
-  const orphans = orphansOf(shared).filter(({ runs: ids }) => 'all' in which || ids.includes(which.runId));
-  if (orphans.length > 0) await releaseOrphans(shared);
+  if (orphansOf(shared).some(isMeant)) await releaseOrphans(shared);
   retryPending(shared);
 
-  const names = orphans.map(({ name }) => name);
   const notes: Note[] = results.map(
     ({ hold, status, why }) => `${hold.name}: ${status}${why === undefined ? '' : `: ${why}`}`,
   );
-  const left = tools.journal.holds().filter(({ runs: ids }) => 'all' in which || ids.includes(which.runId));
-  notes.push(...names.filter((name) => !left.some((hold) => hold.name === name)).map((name) => `${name}: running`));
+  const left = tools.journal.holds().filter(isMeant);
+  const isTold = (name: string): boolean =>
+    [...results.map(({ hold }) => hold), ...left].some((one) => one.name === name);
+  notes.push(...names.filter((name) => !isTold(name)).map((name) => `${name}: running`));
   if (left.length === 0 && notes.length === 0) notes.push('nothing is held');
   if (left.length === 0) return { exitCode: 0, notes };
   const message = `release: not released yet: ${left.map(({ name, trouble }) => (trouble === undefined ? name : `${name} (${trouble})`)).join(', ')}`;

@@ -27,7 +27,12 @@ export async function answerPre(delivery: Delivery, shared: Shared): Promise<Ans
   const signal = AbortSignal.any([gone.signal, shared.stopping.signal]);
   try {
     const { run, plan } = await openWhenFree(delivery, shared, signal);
-    return await shared.runLock(run.id, () => carryOut(run, plan, delivery, shared, signal));
+    const cut = new AbortController();
+    shared.cuts.set(run.id, (why) => cut.abort(why));
+    const carried = shared.runLock(run.id, () =>
+      carryOut(run, plan, delivery, shared, AbortSignal.any([signal, cut.signal])),
+    );
+    return await carried.finally(() => shared.cuts.delete(run.id));
   } catch (error) {
     if (error !== gone.signal.reason || !gone.signal.aborted) throw error;
     return {

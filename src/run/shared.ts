@@ -26,6 +26,8 @@ export type Shared = {
   readonly turn: Pulse;
   /** Ends the watch over a run's lease. */
   readonly guards: Map<string, Guard>;
+  /** Cuts short the `pre` of a run that is not open yet. */
+  readonly cuts: Map<string, (why: Error) => void>;
   /** The same request, come again while it is under way, gets the same answer. */
   readonly underWay: Map<string, Promise<Answer>>;
   /** Runs that have let go of a shared hold (`RUN KEY`), which the journal may not say yet. */
@@ -55,6 +57,7 @@ export function makeShared(tools: Tools, onBug: (error: unknown) => void): Share
     engine: makePulse(),
     turn: makePulse(),
     guards: new Map(),
+    cuts: new Map(),
     underWay: new Map(),
     left: new Set(),
     unwindings: new Map(),

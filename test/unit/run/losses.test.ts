@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { OperationalError } from '../../../src/core/errors.ts';
 import type { Journal } from '../../../src/core/ports.ts';
 import { type Outcome, outcomeOfAbort } from '../../../src/core/result.ts';
+import { releaseNow } from '../../../src/run/control.ts';
 import { openBench } from '../../support/bench.ts';
 
 const held = { 'sidehook.hold': 'stop' };
@@ -53,6 +54,23 @@ describe('what a backup must not lose', () => {
       bench.answers.get('the-post')?.map(({ exitCode }) => exitCode),
       [0],
     );
+  });
+
+  it('is released at once by the operator, also while its pre goes on for hours', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.addFile('10-dump', 'while=held', ({ call }, _sink, signal) =>
+      call.state === 'pre' ? cutShort(signal) : Promise.resolve(0),
+    );
+    const answer = bench.signal('pre');
+    await bench.until('its hook runs', () => bench.engine.did('host pre').length > 0);
+    const beganMs = bench.clock.monotonicMs();
+    const { exitCode, notes } = await releaseNow({ all: true }, bench.shared());
+    assert.deepEqual([exitCode, notes], [0, ['db: running']]);
+    assert.deepEqual(bench.engine.running(), ['db']);
+    assert.ok(bench.clock.monotonicMs() - beganMs < HOUR_MS / 2);
+    assert.equal((await answer).exitCode, 75);
+    assert.match((await answer).message ?? '', /cut short: it was released by sidehook release/);
   });
 
   it('is released at the next start also by a journal that cannot be written', async () => {
