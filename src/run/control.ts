@@ -3,7 +3,7 @@ import type { Note } from '../core/ports.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
-import { isEngineAway, writeOrLog, writeRest } from './engine.ts';
+import { isEngineAway, whileEngineAway, writeOrLog, writeRest } from './engine.ts';
 import { orphansOf, releaseOrphans, retryPending } from './pending.ts';
 import { type ReleaseResult, releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
@@ -132,13 +132,17 @@ async function letGoOf({ id }: RunRecord, why: string, shared: Shared): Promise<
   return runLock(id, async () => {
     const run = tools.journal.run(id);
     const held = pendingOf(id, tools);
-    if (run === undefined || held.length === 0) return [];
+    const [first] = held;
+    if (run === undefined || first === undefined) return [];
+    const edges = edgesOf(shared, toNobody);
+    // Without an engine nothing is let go of, and its client is told of nothing.
+    await whileEngineAway(() => tools.driver.inspect(first, edges.signal), tools, edges);
     const told = `${why}: ${held.map(({ name }) => name).join(', ')}`;
     if (run.phase === 'open') {
       writeOrLog(tools, () => tools.journal.changeRun(id, { distrust: [...run.distrust, told] }));
       if (run.operation === 'restore') guards.get(id)?.lease?.abandon?.(told); // it must not write on under what now runs
     }
-    const results = await releaseAll(held, id, tools, edgesOf(shared, toNobody));
+    const results = await releaseAll(held, id, tools, edges);
     if (run.phase === 'kept') writeOrLog(tools, () => tools.journal.changeRun(id, { phase: 'closed' }));
     turn.beat();
     return results;

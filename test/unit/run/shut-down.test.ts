@@ -151,10 +151,12 @@ describe('a sidecar that is told to end', () => {
     assert.ok(said(bench, 'the engine is away: kept for the next start'));
     await bench.crash();
     bench.engine.setAway(undefined);
-    bench.dieClient();
     await bench.restart();
-    await bench.until('all run', () => bench.engine.running().includes('app'));
-    await bench.until('closed', () => phaseOf(bench) === 'closed');
+    assert.deepEqual(bench.engine.did('started'), [], 'its client lives');
+    (bench.engine.boxes.get('db') as Box).healthyAfterMs = 100;
+    const answer = await bench.signal('post');
+    assert.deepEqual([answer.exitCode, answer.message], [0, undefined], 'nothing was let go of');
+    assert.deepEqual(bench.engine.did('started'), ['started db', 'started app']);
   });
 
   it('ends without the engine that the hook of a post that has begun waits for', async () => {
