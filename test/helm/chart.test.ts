@@ -120,7 +120,7 @@ describe('the chart', () => {
     const configPath = join(dir.path, 'sidehook.yaml');
     await writeFile(configPath, named(manifests, 'ConfigMap', '-settings').data['sidehook.yaml']);
     const { config } = loadConfig({ env: {}, configPath, strict: true });
-    assert.equal(config.engine, 'none');
+    assert.equal(config.engine, 'kubernetes');
     assert.equal(config.hooks.timeoutMs, 20 * 60_000);
     assert.deepEqual(config.operations, ['backup', 'prune']);
     assert.equal(config.run.gid, 7);
@@ -138,7 +138,7 @@ describe('the chart', () => {
   });
 
   it('asks for nothing without an engine: no token, no role, no recovery', async () => {
-    const manifests = await render({});
+    const manifests = await render({ engine: 'none', recovery: { enabled: true } });
     const kinds = manifests.map(({ kind }) => kind);
     assert.deepEqual(kinds, ['ConfigMap', 'ConfigMap', 'CronJob', 'Pod', 'ServiceAccount']);
     assert.doesNotMatch(JSON.stringify(manifests), /serviceAccountToken"/);
@@ -155,7 +155,7 @@ describe('the chart', () => {
   });
 
   it('lets what is turned off out of the Role, and never patches', async () => {
-    const rolesOf = async (features: object) => ofKind(await render({ engine: 'kubernetes', features }), 'Role');
+    const rolesOf = async (features: object) => ofKind(await render({ features }), 'Role');
     const resourcesOf = ([role]: Manifest[]) => role.rules.flatMap(({ resources }: Manifest) => resources);
     const full = await rolesOf({});
     assert.ok(resourcesOf(full).includes('pods/exec'));
@@ -177,7 +177,7 @@ describe('the chart', () => {
       [{ name: 'mine' }, 'mine'],
       [{ create: false, name: 'theirs' }, 'theirs'],
     ] as const) {
-      const manifests = await render({ engine: 'kubernetes', serviceAccount });
+      const manifests = await render({ serviceAccount });
       assert.deepEqual(named(manifests, 'RoleBinding').subjects, [
         { kind: 'ServiceAccount', name, namespace: 'backup' },
       ]);
@@ -191,7 +191,7 @@ describe('the chart', () => {
     const volumes = [{ name: 'data', persistentVolumeClaim: { claimName: 'shop' } }];
     const state = { volume: { persistentVolumeClaim: { claimName: 'state' } } };
     const sidecar = { volumeMounts: [{ name: 'data', mountPath: '/data' }] };
-    const manifests = await render({ engine: 'kubernetes', volumes, state, sidecar });
+    const manifests = await render({ recovery: { enabled: true }, volumes, state, sidecar });
     const { spec } = named(manifests, 'CronJob', '-recovery');
     assert.equal(spec.concurrencyPolicy, 'Forbid');
     const pod = spec.jobTemplate.spec.template.spec;
@@ -204,7 +204,8 @@ describe('the chart', () => {
   });
 
   it('lets a pod that ends have the time of the hooks that are still to come', async () => {
-    const timeOf = async (values: object) => backupPodOf(await render(values)).terminationGracePeriodSeconds;
+    const timeOf = async (values: object) =>
+      backupPodOf(await render({ engine: 'none', ...values })).terminationGracePeriodSeconds;
     const hook = (header: string) => `#!/bin/sh\n# sidehook: ${header}\n:\n`;
     assert.equal(await timeOf({}), 60);
     assert.equal(await timeOf({ hooks: { a: hook('on=backup.pre timeout=5h') } }), 60);
@@ -219,7 +220,7 @@ describe('the chart', () => {
   });
 
   it('makes pods that the restricted profile lets in', async () => {
-    for (const { owner, spec } of podsOf(await render({ engine: 'kubernetes', restore: { command: ['a'] } }))) {
+    for (const { owner, spec } of podsOf(await render({ recovery: { enabled: true }, restore: { command: ['a'] } }))) {
       assert.equal(spec.securityContext.runAsNonRoot, true, owner);
       assert.equal(spec.securityContext.seccompProfile.type, 'RuntimeDefault', owner);
       assert.equal(spec.securityContext.fsGroup, spec.securityContext.runAsGroup, owner);
