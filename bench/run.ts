@@ -9,10 +9,13 @@
  */
 import { parseArgs } from 'node:util';
 import { openEngine } from '../test/support/engine-choice.ts';
+import { measureChain } from './chain.ts';
+import { measureCrowd } from './crowd.ts';
 import { measureExec } from './exec.ts';
 import { measureHold } from './hold.ts';
 import { measureHooks } from './hooks.ts';
 import { measureIdle } from './idle.ts';
+import { measureImage } from './image.ts';
 import { type Extent, type Row, tableOf } from './measure.ts';
 import { measureSocket } from './socket.ts';
 import { measureSpool } from './spool.ts';
@@ -29,6 +32,9 @@ const MEASURES: Readonly<Record<string, Measure>> = {
   hooks: measureHooks,
   exec: measureExec,
   hold: measureHold,
+  chain: measureChain,
+  crowd: measureCrowd,
+  image: measureImage,
 };
 
 const { values, positionals } = parseArgs({

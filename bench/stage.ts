@@ -9,6 +9,7 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { execa } from 'execa';
 import { sendSignal } from '../src/cli/send.ts';
+import { docker } from '../test/support/engine.ts';
 
 const BUILD = resolve(import.meta.dirname, '../docker/build.ts');
 const START_MS = 30_000;
@@ -40,6 +41,8 @@ export type Sidecar = Server & {
   readonly runDir: string;
   /** Sends one through the socket. @throws if it is not answered 0 */
   signal(state: 'pre' | 'post', job?: string): Promise<void>;
+  /** Asks what a backup would do. */
+  plan(): Promise<{ readonly steps: readonly unknown[] }>;
 };
 
 /** What a sidecar is started with, beside folders of its own. */
@@ -100,6 +103,12 @@ export function checkTimes(text: string, times: number): void {
   if (ran !== times) throw new Error(`check what was measured: hooks ran ${ran} times, not ${times}`);
 }
 
+/** @throws when it is not held, or not released, what was to be measured */
+export async function checkRunning(label: string, count: number): Promise<void> {
+  const running = (await docker('ps', '--quiet', '--filter', `label=${label}`)).split('\n').filter(Boolean).length;
+  if (running !== count) throw new Error(`check what is measured: ${running} containers run, not ${count}`);
+}
+
 /** Starts a sidecar and waits until something listens at its socket, which it opens only when all else is ready. */
 export async function openSidecar(
   stage: Stage,
@@ -118,6 +127,10 @@ export async function openSidecar(
   return {
     ...server,
     runDir,
+    async plan() {
+      const path = '/v1/plan?operation=backup&state=pre';
+      return JSON.parse(await askServer(server, { method: 'GET', path })) as { steps: unknown[] };
+    },
     async signal(state, job = 'default') {
       const run = state === 'pre' ? {} : { run: runs.get(job) };
       const answer = await sendSignal({
@@ -142,13 +155,24 @@ export async function openBareServer(stage: Stage, hook: string): Promise<Server
 }
 
 /** Asks the bare server once. @throws if the hook fails */
-export async function askBareServer({ socketPath }: Server): Promise<void> {
-  const { promise, resolve: settle, reject } = Promise.withResolvers<string>();
-  request({ socketPath, method: 'POST' }, (response) => void text(response).then(settle, reject))
-    .on('error', reject)
-    .end('{}');
-  const code = await promise;
+export async function askBareServer(server: Server): Promise<void> {
+  const code = await askServer(server, { method: 'POST', body: '{}' });
   if (code !== '0') throw new Error(`the bare server's hook: exit code ${code}`);
+}
+
+async function askServer(
+  { socketPath }: Server,
+  {
+    method,
+    path = '/',
+    body = '',
+  }: { readonly method: 'GET' | 'POST'; readonly path?: string; readonly body?: string },
+): Promise<string> {
+  const { promise, resolve: settle, reject } = Promise.withResolvers<string>();
+  request({ socketPath, method, path }, (response) => void text(response).then(settle, reject))
+    .on('error', reject)
+    .end(body);
+  return promise;
 }
 
 async function openServer([program = '', ...args]: readonly string[], socketPath: string): Promise<Server> {

@@ -50,6 +50,8 @@ export type Stack = AsyncDisposable & {
   named(name: string): string;
   /** Starts a container and resolves to its id. */
   run(options?: ContainerOptions): Promise<string>;
+  /** Makes a container that is never started, and resolves to its id. */
+  make(): Promise<string>;
   /** Makes a volume and resolves to its name. */
   volume(name: string): Promise<string>;
   /** Makes a network and resolves to its name. */
@@ -78,7 +80,7 @@ export async function openStack(prefix: string): Promise<Stack> {
     return docker('run', '--detach', '--label', label, ...flags, image, ...args);
   }
 
-  async function make(kind: 'volume' | 'network', part: string): Promise<string> {
+  async function create(kind: 'volume' | 'network', part: string): Promise<string> {
     await docker(kind, 'create', '--label', label, named(part));
     return named(part);
   }
@@ -88,8 +90,9 @@ export async function openStack(prefix: string): Promise<Stack> {
     label,
     named,
     run,
-    volume: (part) => make('volume', part),
-    network: (part) => make('network', part),
+    make: async () => docker('create', '--label', label, await ensureImage(BUSYBOX)),
+    volume: (part) => create('volume', part),
+    network: (part) => create('network', part),
     async [Symbol.asyncDispose]() {
       for (const filter of [label, `com.docker.compose.project=${name}`]) await removeAll(filter);
     },
