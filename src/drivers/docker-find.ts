@@ -27,16 +27,17 @@ export async function listContainers(
 }
 
 /**
- * One container by its id or name; undefined: there is none.
+ * One container by its id or name; undefined: there is none. `name` is what messages call it.
  * @throws OperationalError `engine-unavailable`, `refused`
  */
 export async function inspectContainer(
   api: Api,
   idOrName: string,
   signal: AbortSignal,
+  name = idOrName,
 ): Promise<Inspected | undefined> {
   const path = `/containers/${encodeURIComponent(idOrName)}/json`;
-  const question = { doing: `inspect container ${idOrName}`, path, accept: [404], signal };
+  const question = { doing: `inspect container ${name}`, path, accept: [404], signal };
   const answer = await api.ask(question).catch((error: unknown) => {
     if (error instanceof OperationalError && NO_SUCH.test(error.message)) return undefined;
     throw error;
@@ -52,11 +53,11 @@ const NO_SUCH = /no such container/i;
  * @throws OperationalError `engine-unavailable`, `refused`
  */
 export async function findContainer(api: Api, ref: WorkloadRef, signal: AbortSignal): Promise<Inspected | undefined> {
-  const same = await inspectContainer(api, ref.instance, signal);
+  const same = await inspectContainer(api, ref.instance, signal, ref.name);
   if (same !== undefined) return same;
   const heirs = (await listByKey(api, ref.key, signal)).toSorted(byPreference);
   for (const { Id } of heirs) {
-    const heir = await inspectContainer(api, Id, signal);
+    const heir = await inspectContainer(api, Id, signal, ref.name);
     if (heir !== undefined) return heir;
   }
   return undefined;

@@ -41,6 +41,8 @@ export type Sidecar = AsyncDisposable & {
   start(): Promise<void>;
   /** SIGKILL, and waits for its end. */
   kill(): Promise<void>;
+  /** SIGTERM, and its exit code. */
+  end(): Promise<number | null>;
   /** Puts an executable into hooks.d. */
   addHook(name: string, text: string): Promise<void>;
   /** The published client, from this machine. */
@@ -119,6 +121,14 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
     await gone;
   }
 
+  async function end(): Promise<number | null> {
+    if (daemon === undefined || !isUp(daemon)) throw new Error('end the daemon: none is up');
+    const gone = once(daemon, 'exit');
+    daemon.kill('SIGTERM');
+    const [exitCode] = await gone;
+    return exitCode;
+  }
+
   async function runIn(docked: Stack, args: readonly string[], more: ContainerOptions = {}): Promise<ClientContainer> {
     const volumes = [...(more.volumes ?? []), `${runDir}:/run/sidehook`];
     const id = await docked.run({ ...more, args, volumes });
@@ -137,7 +147,7 @@ export async function openSidecar(options: SidecarOptions): Promise<Sidecar> {
   }
 
   const sidecar: Sidecar = {
-    ...{ runDir, stateDir, hooksDir, workDir, env, start, kill, runIn },
+    ...{ runDir, stateDir, hooksDir, workDir, env, start, kill, end, runIn },
     clientIn: (docked, args, more) => runIn(docked, ['/run/sidehook/sidehook', ...args], more),
     pid: () => daemon?.pid ?? 0,
     log: () => textFrom(0),

@@ -85,6 +85,76 @@ describe('with three services held', () => {
   });
 });
 
+describe('a daemon that is told to end', () => {
+  it('starts first what it holds for a living client, which is told 65', async () => {
+    await using project = await openServices(THREE);
+    await using sidecar = await openSidecar({ scope: project.stack.name });
+    const pre = sidecar.client('signal', 'backup', 'pre');
+    assert.equal(await pre.ended, 0, pre.err());
+    assert.equal(await project.runs('db'), false);
+    assert.equal(await sidecar.end(), 0, sidecar.log());
+    assert.ok(await project.runs(...NAMES), 'before it ended');
+    await sidecar.start();
+    const post = sidecar.client('signal', 'backup', 'post');
+    assert.equal(await post.ended, 65, post.err());
+    assert.match(lastLineOf(post.err()), /its holds were released, since the sidecar was stopped/);
+    await untilClosed(sidecar);
+  });
+
+  it('keeps what it holds where it is told so, and goes on at its next start', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    const env = { SIDEHOOK_SHUTDOWN_HOLDS: 'keep' };
+    await using sidecar = await openSidecar({ scope: project.stack.name, env });
+    const pre = sidecar.client('signal', 'backup', 'pre');
+    assert.equal(await pre.ended, 0, pre.err());
+    assert.equal(await sidecar.end(), 0, sidecar.log());
+    assert.equal(await project.runs('db'), false);
+    await sidecar.start();
+    const post = sidecar.client('signal', 'backup', 'post');
+    assert.equal(await post.ended, 0, post.err());
+    assert.ok(await project.runs('db'));
+    await untilClosed(sidecar);
+  });
+
+  it('ends without its engine, too, while it still recovers', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    await using proxy = await openProxy();
+    await using sidecar = await openSidecar({ scope: project.stack.name, host: proxy.host });
+    await sidecar.addHook('20-wait', '#!/bin/sh\n# sidehook: on=backup.pre while=held\necho held; exec sleep 1000\n');
+    const client = sidecar.client('run', 'backup', '--', 'true');
+    await until(() => client.err().includes('held'), { what: 'the hook' });
+    await sidecar.kill();
+    await proxy.cut();
+    const started = sidecar.start().catch(() => undefined); // it never gets ready
+    await until(() => sidecar.log().includes('"engine away'), { what: 'the daemon to recover' });
+    assert.equal(await sidecar.end(), 0, sidecar.log());
+    await started;
+    await proxy.mend();
+    await sidecar.start();
+    await project.untilRunning('db');
+    assert.equal(await client.ended, 75, client.err());
+    await untilClosed(sidecar);
+  });
+
+  it('ends without its engine, too, and forgets nothing', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    await using proxy = await openProxy();
+    await using sidecar = await openSidecar({ scope: project.stack.name, host: proxy.host });
+    const pre = sidecar.client('signal', 'backup', 'pre');
+    assert.equal(await pre.ended, 0, pre.err());
+    await proxy.cut();
+    assert.equal(await sidecar.end(), 0, sidecar.log());
+    assert.match(sidecar.log(), /the engine is away: kept for the next start/);
+    await proxy.mend();
+    await sidecar.start();
+    assert.equal(await project.runs('db'), false, 'its run is still open');
+    const post = sidecar.client('signal', 'backup', 'post');
+    assert.equal(await post.ended, 0, post.err());
+    assert.ok(await project.runs('db'));
+    await untilClosed(sidecar);
+  });
+});
+
 type Change = {
   readonly what: string;
   readonly does: (sidecar: Sidecar) => Promise<unknown>;
