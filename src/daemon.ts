@@ -13,6 +13,7 @@ import { openSocket } from './intake/socket.ts';
 import { openControl } from './intake/socket-control.ts';
 import { openSpool } from './intake/spool.ts';
 import { openJournal } from './journal.ts';
+import { tendLedger } from './run/adopt.ts';
 import { conduct } from './run/conduct.ts';
 import { shutDown } from './run/control.ts';
 import { recover } from './run/recover.ts';
@@ -62,6 +63,7 @@ export async function runDaemon(config: Config, edge: DaemonEdge, signal: AbortS
   const stopped = AbortSignal.any([signal, shared.bugs.signal]);
   const intakes: readonly Intake[] = [spool, socket];
   shared.parts.inBackground(watchEngine(shared.parts));
+  shared.parts.inBackground(tendLedger(shared.parts));
   await untilAborted(recover(intakes, shared.parts), shared.parts, stopped);
   if (!stopped.aborted) {
     log.info('ready', { version, engine: shared.parts.tools.driver.engine, dir: config.run.dir });

@@ -11,6 +11,7 @@ const VERBS: Readonly<Record<string, Entry>> = {
   signal: { summary: 'send one signal: pre, inspect, captured, post', load: () => import('./signal.ts') },
   plan: { summary: 'show what a signal would lead to', load: () => import('./plan.ts') },
   status: { summary: 'show which runs are open and what is held', load: () => import('./status.ts') },
+  recover: { summary: 'finish what lost sidecars left (Kubernetes)', load: () => import('./recover.ts') },
   release: { summary: 'release what is held, at once', load: () => import('./release.ts') },
   doctor: { summary: 'check whether all is set up to keep its promises', load: () => import('./doctor.ts') },
   config: { summary: 'print the settings and where each came from', load: () => import('./config.ts') },

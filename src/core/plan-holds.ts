@@ -15,7 +15,7 @@ export function makeHolds({ operation, job }: Asked, { view, wishes, held }: Sit
     const wish = wishes.get(workload.key)?.hold;
     if (wish === undefined || !wish.operations.includes(operation)) continue;
     if (wish.jobs !== undefined && !wish.jobs.includes(job)) continue;
-    const byUs = held.some(({ key }) => key === workload.key);
+    const byUs = workload.heldFor !== undefined || held.some(({ key }) => key === workload.key);
     if (!byUs && workload.state !== 'running' && workload.state !== 'restarting') {
       notes.push(`hold of ${workload.name}: found ${workload.state}, left so`);
     } else if (workload.unholdable === undefined) wanted.push(workload);

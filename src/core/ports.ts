@@ -3,6 +3,7 @@
 import type { EngineUse, Finding } from './finding.ts';
 import type { Hold, HoldKind } from './hold.ts';
 import type { HookCall } from './hook.ts';
+import type { Ledger } from './ledger.ts';
 import type { Claim, Step } from './plan.ts';
 import type { HoldChange, HoldRecord, RunChange, RunRecord, StepRecord } from './record.ts';
 import type { Request } from './request.ts';
@@ -103,6 +104,8 @@ export type View = {
 /** Our adapter to what runs the workloads. Every call rejects with the signal's reason when it aborts. */
 export interface Driver {
   readonly engine: 'docker' | 'kubernetes' | 'none';
+  /** Where the engine remembers runs beside the journal. */
+  readonly ledger?: Ledger;
   /** Everything in scope, and what these targets name outside of it.
    * @throws OperationalError `engine-unavailable` */
   look(targets: readonly Target[], signal: AbortSignal): Promise<View>;

@@ -32,7 +32,7 @@ export type Workload = WorkloadRef & {
   readonly dependsOn: readonly Dependency[];
   /** Why it may never be held: it is the sidecar, a client, shares a namespace with one, or is made with --rm. */
   readonly unholdable?: string;
-  /** It is down for these runs, of whichever sidehook: where the engine itself remembers holds. */
+  /** It is held, or about to be, for these runs of whichever sidehook: where the engine itself remembers holds. */
   readonly heldFor?: readonly string[];
 };
 

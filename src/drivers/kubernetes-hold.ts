@@ -28,7 +28,7 @@ export type Holder = {
   readonly sharersOf: (key: string) => readonly Sharer[];
 };
 
-const POLL_MS = 300;
+const POLL_MS = 100;
 /** Beyond the longest that a pod itself asks for. */
 const EXTRA_MS = 60_000;
 const DEFAULT_GRACE_S = 30;

@@ -13,7 +13,7 @@ const MANAGED_BY = 'app.kubernetes.io/managed-by';
 const WHAT = 'sidehook.io/lease';
 
 /** What a Lease is about. */
-export type LeaseKind = 'job' | 'hold';
+export type LeaseKind = 'job' | 'kept' | 'hold';
 
 /** What we write into one. */
 export type Content = {
@@ -43,7 +43,7 @@ export async function listLeases(api: Api, signal: AbortSignal): Promise<readonl
   const leases = await listAll<Lease>(api, pathOf(api, 'leases'), signal, { labelSelector: `${MANAGED_BY}=sidehook` });
   return leases.flatMap((lease) => {
     const kind = lease.metadata.labels?.[WHAT];
-    return kind === 'job' || kind === 'hold' ? [{ ...lease, kind }] : [];
+    return kind === 'job' || kind === 'kept' || kind === 'hold' ? [{ ...lease, kind }] : [];
   });
 }
 

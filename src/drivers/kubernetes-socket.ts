@@ -56,6 +56,7 @@ export async function runInPod(api: Api, task: Task, sink: Sink, life: AbortSign
   let end: ExecEnd | undefined;
   let breakage = 'the connection was closed without a word';
   let heardAt = performance.now();
+  let isRefused = false;
   const onAbort = (): void => {
     breakage = 'nobody listens any more';
     socket.terminate();
@@ -68,8 +69,10 @@ export async function runInPod(api: Api, task: Task, sink: Sink, life: AbortSign
   life.addEventListener('abort', onAbort, { once: true });
 
   socket.on('unexpected-response', (_request, response) => {
-    explain(doing, response).then(resolve, reject);
-    socket.terminate();
+    isRefused = true;
+    explain(doing, response)
+      .then(resolve, reject)
+      .finally(() => socket.terminate());
   });
   socket.on('open', () => {
     if (input !== undefined) sendInput(socket, input);
@@ -92,6 +95,7 @@ export async function runInPod(api: Api, task: Task, sink: Sink, life: AbortSign
     breakage = error.message;
   });
   socket.on('close', () => {
+    if (isRefused) return;
     const wasOpen = socket.protocol !== '';
     if (end === undefined && !wasOpen && !life.aborted) {
       return reject(new OperationalError('engine-unavailable', `${doing}: the API cannot be reached: ${breakage}`));

@@ -79,7 +79,7 @@ export function workloadOfController(
     startedAt: isDown && held?.uid === uid ? held.started : isDown ? '' : markOf(controller),
     finishedAt: held?.uid === uid && held.finished !== undefined ? held.finished : isDown ? markOf(controller) : '',
     healthTermMs: (spec.progressDeadlineSeconds ?? DEFAULT_TERM_S) * 1000,
-    ...(isDown && held?.uid === uid && sharers.length > 0 ? { heldFor: sharers } : {}),
+    ...(held?.uid === uid && sharers.length > 0 ? { heldFor: sharers } : {}),
     ...(unholdable === undefined ? {} : { unholdable }),
   };
 }

@@ -13,6 +13,7 @@ import { endMarked } from './kubernetes-end.ts';
 import { exec } from './kubernetes-exec.ts';
 import { hold, release } from './kubernetes-hold.ts';
 import { PACE, type Pace } from './kubernetes-lease.ts';
+import { makeLedger } from './kubernetes-ledger.ts';
 import { inspectWorkload, look } from './kubernetes-look.ts';
 import { containerOf, findPod, isRunning } from './kubernetes-pods.ts';
 
@@ -35,13 +36,17 @@ export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOp
   const closing = new AbortController();
   const ownPod = env.KUBERNETES_SERVICE_HOST === undefined ? undefined : env.POD_NAME || hostname();
   const lookout = { api, ownPod };
-  let identity: string | undefined;
+  let known: string | undefined;
+  /** Written down when it is first needed, and not by who only looks. */
+  const identity = (): string => {
+    known ??= identityOf(stateDir, ownPod ?? hostname());
+    return known;
+  };
+  const ledger = makeLedger({ api, log, identity, pace });
   const holder = {
-    ...{ api, log, pace, sharersOf: () => [] },
-    /** Written down at the first hold, and not by who only looks. */
+    ...{ api, log, pace, sharersOf: ledger.sharersOf },
     get identity(): string {
-      identity ??= identityOf(stateDir, ownPod ?? hostname());
-      return identity;
+      return identity();
     },
   };
   const mustInspect = async (ref: WorkloadRef, signal: AbortSignal): Promise<Workload> => {
@@ -55,6 +60,7 @@ export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOp
 
   return {
     engine: 'kubernetes',
+    ledger,
     look: (_targets, signal) => look(lookout, signal),
     inspect: (ref, signal) => inspectWorkload(lookout, ref, signal),
     exec: (call, sink, signal) => exec({ api, log }, call, sink, signal),

@@ -57,7 +57,7 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
   } else {
     const found = await driver.inspect(spec, signal);
     if (found === undefined) throw failed(spec, 'it no longer exists');
-    if (found.state !== 'running' && found.state !== 'restarting')
+    if (found.state !== 'running' && found.state !== 'restarting' && found.heldFor === undefined)
       return `hold of ${spec.name}: found ${found.state}, left so`;
     ref = found; // it may have been made anew since it was planned
     journal.addHold(makeHold(spec, found, clock.now()), run.id); // first the promise, then the deed
@@ -66,7 +66,7 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
   const began = clock.monotonicMs();
   const still = await driver.hold(ref, spec.kind, spec.stopTimeoutMs, signal);
   if (still.state !== (spec.kind === 'pause' ? 'paused' : 'exited')) throw failed(spec, `it is ${still.state} again`);
-  journal.changeHold(spec.key, { status: 'held', finishedAt: still.finishedAt });
+  journal.changeHold(spec.key, { status: 'held', startedAt: still.startedAt, finishedAt: still.finishedAt });
   log.info(`held: ${spec.kind}`, { ms: Math.round(clock.monotonicMs() - began), exitCode: still.exitCode });
 
   if (spec.kind === 'pause' || still.exitCode !== EXIT_KILLED) return undefined;
@@ -75,7 +75,8 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
   return note;
 }
 
-function makeHold(spec: HoldSpec, found: Workload, heldAt: string): Hold {
+/** A hold as it is written down before it is asked for. */
+export function makeHold(spec: HoldSpec, found: Workload, heldAt: string): Hold {
   const { key, name, kind, after, healthTermMs, stopTimeoutMs, maxMs } = spec;
   const { instance, startedAt, health } = found;
   return {

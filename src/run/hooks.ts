@@ -1,8 +1,10 @@
+import { exitCodeOfError, OperationalError } from '../core/errors.ts';
 import type { HookCall } from '../core/hook.ts';
 import type { Step } from '../core/plan.ts';
 import type { Log, Output, Sink } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { describeOutcome, EXIT_SKIP, exitCodeOf, type Outcome, outcomeOfAbort } from '../core/result.ts';
+import { remember } from './ledger.ts';
 import type { Tools } from './tools.ts';
 
 /** How one step ended. */
@@ -24,12 +26,24 @@ export async function runUntilFailure(
   const results: StepResult[] = [];
   for (const step of steps) {
     tools.journal.stepStarted(run.id, step.id);
-    const outcome = await runCall(step, run, tools, edges);
+    const outcome = (await whyNotRemembered(step, run, tools)) ?? (await runCall(step, run, tools, edges));
     tools.journal.stepEnded(run.id, step.id, outcome);
     results.push({ step, outcome });
     if (isFailure({ step, outcome })) break;
   }
   return results;
+}
+
+/** Before a hook may change anything, whoever may have to undo it must know; the journal does, where it is not lost. */
+async function whyNotRemembered({ call }: Step, run: RunRecord, tools: Tools): Promise<Outcome | undefined> {
+  if (call.place.kind === 'host' || call.state !== 'pre') return undefined;
+  try {
+    await remember(run.id, tools);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    return { status: 'broken', exitCode: exitCodeOfError(error), why: error.message };
+  }
 }
 
 /** Whether a result ends `pre`. A hook that may fail cannot; but nobody goes on with what was cut short. */

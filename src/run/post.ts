@@ -7,6 +7,7 @@ import { writeOrLog } from './engine.ts';
 import { answerEnded, finish } from './finish.ts';
 import { guard, unguard } from './guard.ts';
 import { describeResult, isFailure, runUntilFailure } from './hooks.ts';
+import { remember } from './ledger.ts';
 import type { Shared } from './shared.ts';
 import { heedSiblings } from './siblings.ts';
 import type { EndedRun } from './unwind.ts';
@@ -62,6 +63,7 @@ export async function answerStarted({ request }: Delivery, shared: Shared): Prom
   return withRun(request, shared, async (run) => {
     if (run.phase !== 'open') return answerOver(run, request);
     shared.tools.journal.changeRun(run.id, { commandStarted: true });
+    await remember(run.id, shared.tools); // 5.3 must hold for whoever finishes it
     return { exitCode: 0, runId: run.id, notes: [] };
   });
 }

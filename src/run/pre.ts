@@ -62,7 +62,13 @@ async function openWhenFree(
       const plan = makePlan(request, situation);
       signal.throwIfAborted();
       const run = makeRun(request, sender.ref, situation.view.clients, shared);
-      tools.journal.openRun(run, plan.steps, plan.claims);
+      await tools.driver.ledger?.open(run, plan, signal);
+      try {
+        tools.journal.openRun(run, plan.steps, plan.claims);
+      } catch (error) {
+        await tools.driver.ledger?.close(run.id, shared.ending.signal);
+        throw error;
+      }
       return { run, plan };
     } catch (error) {
       const leftMs = until - tools.clock.monotonicMs();
@@ -115,6 +121,9 @@ async function carryOut(
     // A bare signal cannot report that its command starts: from here on it may have.
     const commandStarted = run.lease !== 'held';
     try {
+      // From its answer on the client may write: whoever has to finish this run must know.
+      const open = { ...run, phase: 'open', commandStarted } as const;
+      await tools.driver.ledger?.record(open, tools.journal.steps(run.id), shared.ending.signal);
       tools.journal.atomically(() => {
         tools.journal.changeRun(run.id, { phase: 'open', commandStarted });
         tools.journal.answered(delivery.request, delivery.sender.ref, answer);

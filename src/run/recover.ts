@@ -2,6 +2,7 @@ import { OperationalError } from '../core/errors.ts';
 import type { Intake } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { type Answer, EXIT_SKIP, type RunOutcome } from '../core/result.ts';
+import { resumeRuns } from './adopt.ts';
 import { conduct, keepAnswer } from './conduct.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
@@ -22,6 +23,7 @@ const LEFTOVERS_MS = 30_000;
  */
 export async function recover(intakes: readonly Intake[], shared: Shared): Promise<void> {
   const { journal, log } = shared.tools;
+  await resumeRuns(shared);
   const runs = journal.runs('live').toReversed();
   const unanswered = journal.unanswered();
   if (runs.length > 0) log.warn('recovering', { runs: runs.map(({ id, phase }) => `${id} (${phase})`) });

@@ -130,6 +130,8 @@ async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Pro
     // A stop once asked cannot be taken back: the engine goes on with it after its caller died. So await it first.
     if (next === 'hold-then-start') await ask(() => driver.hold(found, hold.kind, hold.stopTimeoutMs, signal));
     const risen = await ask(() => edges.turnstile(() => driver.release(found, hold.kind, signal)));
+    if (risen.state === 'exited' && risen.heldFor !== undefined)
+      return { hold, status: 'shared', why: `still held for run ${risen.heldFor.join(', ')} of another sidehook` };
     if (isRisen(hold, found, risen)) return awaitHealth(hold, risen, tools, edges);
   }
   throw new OperationalError('workload-failed', `start ${hold.name}: still not a new start after ${ATTEMPTS} attempts`);

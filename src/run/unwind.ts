@@ -6,6 +6,7 @@ import { makeUnwinding } from '../core/unwinding.ts';
 import type { WorkloadRef } from '../core/workload.ts';
 import { whileEngineAway, writeOrLog } from './engine.ts';
 import { runCall, type StepResult } from './hooks.ts';
+import { rememberIfCan } from './ledger.ts';
 import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
 import type { Tools } from './tools.ts';
 
@@ -32,6 +33,7 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
   const { journal, clock, settings } = tools;
   const plan = makeUnwinding(run, journal.steps(run.id), settings.failedRestore);
   const earlier = journal.steps(run.id).filter(({ call, status }) => call.state === 'post' && status === 'ended');
+  await rememberIfCan(run.id, tools);
   const hooks: StepResult[] = earlier.flatMap((step) => (step.outcome ? [{ step, outcome: step.outcome }] : []));
 
   for (const step of plan.held) hooks.push(await runOwed(step, run, tools, edges));
@@ -47,6 +49,7 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
   writeOrLog(tools, () =>
     journal.changeRun(run.id, { phase: kept.length > 0 ? 'kept' : 'closed', closedAt: clock.now() }),
   );
+  await rememberIfCan(run.id, tools);
   return { hooks, releases, kept, notes: plan.notes };
 }
 
@@ -56,7 +59,7 @@ function holdsToRelease(run: EndedRun, tools: Tools): HoldRecord[] {
   if (run.operation !== 'restore' || run.outcome !== 'success') return [...holds.values()];
   for (const kept of tools.journal.runs('live').filter(({ phase, job }) => phase === 'kept' && job === run.job)) {
     for (const hold of pendingOf(kept.id, tools)) holds.set(hold.key, hold);
-    writeOrLog(tools, () => tools.journal.changeRun(kept.id, { phase: 'closed' }));
+    writeOrLog(tools, () => tools.journal.changeRun(kept.id, { phase: 'closed' })); // its ledger is tended to later
   }
   return [...holds.values()];
 }
@@ -76,6 +79,7 @@ async function runOwed(step: StepRecord, run: EndedRun, tools: Tools, edges: Unw
   }
   edges.signal.throwIfAborted(); // cut short, not ended: the next start repeats it
   writeOrLog(tools, () => tools.journal.stepEnded(run.id, step.id, outcome));
+  if (step.call.place.kind !== 'host') await rememberIfCan(run.id, tools);
   return { step, outcome };
 }
 

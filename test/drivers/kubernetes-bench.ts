@@ -18,7 +18,7 @@ export type KubernetesBench = Bench & {
 };
 
 /** A folder with a kubeconfig for this server, whose token lies in the file `token` beside it. */
-async function writeKubeconfig(server: ApiServer, dir: string, token = 'first'): Promise<string> {
+export async function writeKubeconfig(server: ApiServer, dir: string, token = 'first'): Promise<string> {
   const path = join(dir, 'kubeconfig');
   await writeFile(join(dir, 'token'), token);
   const config = {

@@ -1,0 +1,250 @@
+/** `Driver.ledger`: a Lease for each job's open run, renewed while its sidecar lives. */
+import { conflictOf } from '../core/claims.ts';
+import { OperationalError } from '../core/errors.ts';
+import type { Ledger, Lost, LostRun } from '../core/ledger.ts';
+import type { Log } from '../core/ports.ts';
+import type { Api } from './kubernetes-api.ts';
+import {
+  createLease,
+  deleteLease,
+  getLease,
+  type LeaseKind,
+  leaseName,
+  listLeases,
+  type Pace,
+  untilUndisturbed,
+  updateLease,
+} from './kubernetes-lease.ts';
+import type { Lease } from './kubernetes-objects.ts';
+import { getController } from './kubernetes-pods.ts';
+import { progressOf, readRecord, recordOf, writeRecord } from './kubernetes-record.ts';
+import { readHoldLease, type Sharer, writeHoldLease } from './kubernetes-workload.ts';
+
+/** Where it is kept, and by whom. */
+export type LedgerOptions = {
+  readonly api: Api;
+  readonly log: Log | undefined;
+  readonly identity: () => string;
+  readonly pace: Pace;
+};
+
+/** Whose a Lease is that nobody can tell to be alive or lost: since when it has stood still, by our own clock. */
+type Sighting = { readonly pulse: string; readonly atMs: number; readonly hasMoved: boolean };
+
+export type OpenLedger = Ledger & { sharersOf(key: string): readonly Sharer[] };
+
+export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLedger {
+  const open = new Map<string, LostRun>();
+  const sightings = new Map<string, Sighting>();
+  const content = {
+    pace,
+    get holder(): string {
+      return identity();
+    },
+  };
+
+  /** The Lease of a run, whichever kind it is by now. */
+  const find = async (runId: string, job: string | undefined, signal: AbortSignal): Promise<Lease | undefined> => {
+    const names = [...(job === undefined ? [] : [leaseName('job', job)]), leaseName('kept', runId)];
+    for (const name of names) {
+      const lease = await getLease(api, name, signal);
+      if (lease !== undefined && readRecord(lease)?.run.id === runId) return lease;
+    }
+    if (job !== undefined) return undefined;
+    return (await listLeases(api, signal)).find((lease) => readRecord(lease)?.run.id === runId);
+  };
+  const isOurs = ({ spec }: Lease): boolean => spec?.holderIdentity === identity();
+
+  async function write(record: LostRun, signal: AbortSignal): Promise<void> {
+    const { run } = record;
+    const annotations = writeRecord(record);
+    await untilUndisturbed(`write down run ${run.id}`, async () => {
+      const lease = await find(run.id, run.job, signal);
+      if (lease === undefined || !isOurs(lease)) {
+        const by = lease === undefined ? 'and has been finished' : `by ${lease.spec?.holderIdentity}`;
+        throw new OperationalError('not-trusted', `run ${run.id}: it was taken over, ${by}`);
+      }
+      if (run.phase !== 'kept' || lease.metadata.name === leaseName('kept', run.id)) {
+        return updateLease(api, lease, { ...content, annotations }, signal);
+      }
+      // What a failed restore keeps is out of its job's way.
+      const name = leaseName('kept', run.id);
+      const kept =
+        (await createLease(api, name, { kind: 'kept', ...content, annotations }, signal)) ??
+        (await getLease(api, name, signal));
+      return (await deleteLease(api, lease, signal)) ? kept : undefined;
+    });
+    open.set(run.id, record);
+  }
+
+  /** Whose claims exclude ours, in other sidecars; those of our own the journal keeps apart. */
+  async function refuseConflicts({ run, claims }: LostRun, signal: AbortSignal): Promise<void> {
+    const leases = (await listLeases(api, signal)).filter((lease) => !isOurs(lease) && lease.kind !== 'hold');
+    for (const lease of leases) {
+      const other = readRecord(lease);
+      if (other === undefined) continue;
+      const { id: runId, job, operation } = other.run;
+      const theirs = other.claims.map((claim) => ({ ...claim, runId, job, operation, kept: lease.kind === 'kept' }));
+      const conflict = conflictOf(claims, run, theirs);
+      if (conflict === undefined) continue;
+      const whose = `run ${runId} (${operation} of job ${job}) of ${lease.spec?.holderIdentity}`;
+      throw new OperationalError('busy', `not now: ${conflict.name} is in use by ${whose}`);
+    }
+  }
+
+  return {
+    paceMs: pace.renewMs,
+    sharersOf: (key) =>
+      [...open.values()]
+        .filter(({ claims }) => claims.some((claim) => claim.key === key && claim.use === 'hold'))
+        .map(({ run }) => ({ run: run.id, job: run.job, holder: identity() })),
+    async open(run, plan, signal) {
+      const record = recordOf(run, plan);
+      const name = leaseName('job', run.job);
+      const annotations = writeRecord(record);
+      let lease: Lease | undefined;
+      open.set(run.id, record); // before `tend` can see it, and take it for a lost one
+      try {
+        lease = await createLease(api, name, { kind: 'job', ...content, annotations }, signal);
+        if (lease !== undefined) return await refuseConflicts(record, signal);
+        const holder = (await getLease(api, name, signal))?.spec?.holderIdentity;
+        throw new OperationalError('busy', `not now: job ${run.job} has a run open at ${holder ?? 'another sidehook'}`);
+      } catch (error) {
+        open.delete(run.id);
+        // Where that fails, `tend` finds it.
+        if (lease !== undefined)
+          await deleteLease(api, lease, AbortSignal.timeout(pace.renewMs)).catch(() => undefined);
+        throw error;
+      }
+    },
+    async resume(runId, signal) {
+      const lease = await find(runId, undefined, signal);
+      const record = lease === undefined ? undefined : readRecord(lease);
+      if (lease === undefined || record === undefined || !isOurs(lease)) return false;
+      open.set(runId, record);
+      return true;
+    },
+    async record(run, steps, signal) {
+      if (!open.has(run.id) && !(await this.resume(run.id, signal))) {
+        throw new OperationalError('not-trusted', `run ${run.id}: it was taken over by another sidehook`);
+      }
+      const known = open.get(run.id) as LostRun;
+      await write(progressOf(known, run, steps), signal);
+    },
+    async close(runId, signal) {
+      const record = open.get(runId);
+      const lease = await find(runId, record?.run.job, signal);
+      if (lease !== undefined && isOurs(lease)) {
+        for (const { key } of readRecord(lease)?.holds ?? []) await forgetHold(key, runId, signal);
+        await untilUndisturbed(`forget run ${runId}`, async () => {
+          const now = await find(runId, record?.run.job, signal);
+          return now === undefined || !isOurs(now) || (await deleteLease(api, now, signal)) ? true : undefined;
+        });
+      }
+      open.delete(runId);
+    },
+    async tend(phaseOf, signal) {
+      const leases = await listLeases(api, signal);
+      const runs: LostRun[] = [];
+      const holds: Lost['holds'][number][] = [];
+      let undecided = 0;
+      forgetSightings(leases);
+      const alive = new Set(
+        leases.flatMap((lease) => (lease.kind === 'hold' ? [] : [readRecord(lease)?.run.id ?? ''])),
+      );
+      for (const lease of leases) {
+        if (isOurs(lease)) {
+          const run = lease.kind === 'hold' ? undefined : readRecord(lease);
+          const phase = run === undefined ? undefined : phaseOf(run.run.id);
+          if (phase === 'closed') await this.close(run?.run.id ?? '', signal);
+          else await updateLease(api, lease, { ...content, annotations: {} }, signal);
+          if (run !== undefined && phase === undefined && !open.has(run.run.id)) runs.push(run); // taken over, and not begun
+          continue;
+        }
+        const seen = sight(lease);
+        if (seen === 'lost') {
+          const taken = await takeOver(lease, alive, signal);
+          if (taken?.run !== undefined) runs.push(taken.run);
+          if (taken?.hold !== undefined) holds.push(taken.hold);
+        } else if (seen === 'undecided') undecided += 1;
+      }
+      return { runs, holds, undecided };
+    },
+  };
+
+  /** Whether its holder lives, for all that we have seen of it. */
+  function sight(lease: Lease): 'lost' | 'alive' | 'undecided' {
+    const { uid = '', name } = lease.metadata;
+    const pulse = `${lease.spec?.holderIdentity} ${lease.spec?.renewTime}`;
+    const before = sightings.get(uid);
+    const nowMs = performance.now();
+    if (before?.pulse !== pulse) {
+      sightings.set(uid, { pulse, atMs: nowMs, hasMoved: before !== undefined });
+      return before === undefined ? 'undecided' : 'alive';
+    }
+    const termMs = Math.min((lease.spec?.leaseDurationSeconds ?? 60) * 1000, pace.durationMs);
+    if (nowMs - before.atMs < termMs) return before.hasMoved ? 'alive' : 'undecided';
+    log?.warn('a sidehook was lost: taking over what it left', { lease: name, holder: lease.spec?.holderIdentity });
+    return 'lost';
+  }
+
+  function forgetSightings(leases: readonly Lease[]): void {
+    const there = new Set(leases.map(({ metadata }) => metadata.uid));
+    for (const uid of sightings.keys()) if (!there.has(uid)) sightings.delete(uid);
+  }
+
+  async function takeOver(
+    lease: Lease & { readonly kind: LeaseKind },
+    alive: ReadonlySet<string>,
+    signal: AbortSignal,
+  ): Promise<{ readonly run?: LostRun; readonly hold?: Lost['holds'][number] } | undefined> {
+    if (lease.kind === 'hold') {
+      const held = readHoldLease(lease);
+      if (held.sharers.some(({ run }) => alive.has(run))) return undefined; // with its run, or not at all
+      const sharers = held.sharers.map((one) => ({ ...one, holder: identity() }));
+      const taken = await updateLease(
+        api,
+        lease,
+        { ...content, annotations: writeHoldLease({ ...held, sharers }) },
+        signal,
+      );
+      const key = lease.metadata.annotations?.['sidehook.io/workload'];
+      if (taken === undefined || key === undefined) return undefined;
+      return { hold: { ref: { key, instance: held.uid, name: key }, runs: sharers.map(({ run }) => run) } };
+    }
+    const run = readRecord(lease);
+    if (run === undefined) return undefined;
+    if ((await updateLease(api, lease, { ...content, annotations: {} }, signal)) === undefined) return undefined;
+    for (const { key } of run.holds)
+      await changeSharers(key, run.run.id, (one) => ({ ...one, holder: identity() }), signal);
+    return { run };
+  }
+
+  async function changeSharers(
+    key: string,
+    runId: string,
+    change: (sharer: Sharer) => Sharer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await untilUndisturbed(`take over the hold of ${key}`, async () => {
+      const lease = await getLease(api, leaseName('hold', key), signal);
+      if (lease === undefined) return true;
+      const held = readHoldLease(lease);
+      const sharers = held.sharers.map((one) => (one.run === runId ? change(one) : one));
+      return updateLease(api, lease, { ...content, annotations: writeHoldLease({ ...held, sharers }) }, signal);
+    });
+  }
+
+  /** A hold that was undone by others leaves its Lease behind; of what is down still, the release takes care. */
+  async function forgetHold(key: string, runId: string, signal: AbortSignal): Promise<void> {
+    const lease = await getLease(api, leaseName('hold', key), signal);
+    if (lease === undefined) return;
+    const held = readHoldLease(lease);
+    const sharers = held.sharers.filter(({ run }) => run !== runId);
+    if (sharers.length === held.sharers.length && sharers.length > 0) return;
+    const controller = await getController(api, key, signal);
+    if (controller !== undefined && controller.spec.replicas === 0) return;
+    if (sharers.length === 0) await deleteLease(api, lease, signal);
+    else await updateLease(api, lease, { ...content, annotations: writeHoldLease({ ...held, sharers }) }, signal);
+  }
+}
