@@ -13,6 +13,7 @@ restartPolicy: Never
 serviceAccountName: {{ include "sidehook.serviceAccountName" . }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+terminationGracePeriodSeconds: {{ include "sidehook.terminationGracePeriodSeconds" . }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
@@ -52,7 +53,6 @@ metadata:
     kubectl.kubernetes.io/default-container: {{ $.component }}
 spec:
   {{- include "sidehook.podSpec" $root | nindent 2 }}
-  terminationGracePeriodSeconds: {{ include "sidehook.terminationGracePeriodSeconds" $root }}
   {{- if .sidecar.native }}
   initContainers:
     {{- include "sidehook.sidecar" $root | nindent 4 }}

@@ -24,7 +24,7 @@ The pod says automountServiceAccountToken: false, so that nobody but the sidecar
 
 {{- /* The pod is made anew when hooks' or settings' text has changed; hooks alone would be read anew without that. */}}
 {{- define "sidehook.checksum" -}}
-sidehook.io/checksum: {{ list .Values.engine .Values.settings .Values.hooks | toJson | sha256sum }}
+checksum/sidehook: {{ list .Values.engine .Values.settings .Values.hooks | toJson | sha256sum }}
 {{- end }}
 
 {{- /* The container without its name. */}}
