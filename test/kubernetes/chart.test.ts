@@ -1,4 +1,4 @@
-/** The chart on a real cluster, with hooks that run in the sidecar itself. */
+/** The chart on a real cluster that enforces the profile `restricted`, with hooks that run in the sidecar itself. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { BUSYBOX } from '../support/images.ts';
@@ -11,6 +11,7 @@ describe('the chart, with hooks in the sidecar', { timeout: SUITE_MS }, () => {
   let space: Namespace;
   before(async () => {
     space = await openNamespace('chart');
+    await space.kubectl('label', 'namespace', space.name, 'pod-security.kubernetes.io/enforce=restricted');
   });
   after(() => space[Symbol.asyncDispose]());
 
@@ -35,6 +36,26 @@ describe('the chart, with hooks in the sidecar', { timeout: SUITE_MS }, () => {
     const { exitCode, out } = await space.ended(await space.runNow(RELEASE));
     assert.equal(exitCode, 42, out);
     assert.doesNotMatch(out, /the data/);
+  });
+
+  it('takes its hooks from a ConfigMap of your own', async () => {
+    const data = { '10-own': hook('echo own; exit 7') };
+    await space.apply({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'own' }, data });
+    await space.install(RELEASE, { hooksFrom: { configMap: 'own' }, backup: backup('echo', 'the data') });
+    const { exitCode, out } = await space.ended(await space.runNow(RELEASE));
+    assert.equal(exitCode, 7, out);
+    assert.match(out, /^own$/m);
+    await space.kubectl('delete', 'configmap', 'own');
+  });
+
+  it('runs as a plain container, where there are no native sidecars, and ends with the backup', async () => {
+    const hooks = { '10-tell': hook('echo "$1 $2"') };
+    await space.install(RELEASE, { hooks, backup: backup('echo', 'the data'), sidecar: { native: false } });
+    const job = await space.runNow(RELEASE);
+    const { exitCode, out } = await space.ended(job);
+    assert.equal(exitCode, 0, out);
+    assert.match(out, /^backup pre\nthe data\nbackup post$/m);
+    assert.equal((await space.ended(job, 'sidehook')).exitCode, 0);
   });
 
   it('leaves nothing when it is uninstalled', async () => {
