@@ -105,8 +105,8 @@ async function takeLease(
   if (held.uid !== uid) return changeLease(holder, lease, fresh, signal); // of one that was made anew since
   if (held.sharers.length === 0) return 'rising';
   // What is not down yet has as many as it has now; what was down has as many as it had before.
-  const isFirst = held.finished === undefined && replicas > 0 && markOf(controller) === held.started;
-  const kept = isFirst ? { ...held, replicas } : held;
+  const isUp = held.finished === undefined && replicas > 0;
+  const kept = isUp ? { ...held, replicas, started: markOf(controller) } : held;
   const sharers = [...held.sharers.filter((one) => !ours.some(({ run }) => run === one.run)), ...ours];
   const isSame = JSON.stringify({ ...kept, sharers }) === JSON.stringify(held);
   return isSame ? lease : changeLease(holder, lease, { ...kept, sharers }, signal);

@@ -24,7 +24,10 @@ export async function writeKubeconfig(server: ApiServer, dir: string, token = 'f
   const config = {
     ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'test' },
     clusters: [{ name: 'test', cluster: { server: server.url, 'insecure-skip-tls-verify': true } }],
-    users: [{ name: 'test', user: { tokenFile: join(dir, 'token') } }],
+    // As a service account has it.
+    users: [
+      { name: 'test', user: { 'auth-provider': { name: 'tokenFile', config: { tokenFile: join(dir, 'token') } } } },
+    ],
     contexts: [{ name: 'test', context: { cluster: 'test', user: 'test', namespace: server.namespace } }],
   };
   await writeFile(path, JSON.stringify(config));
