@@ -211,7 +211,8 @@ describe('the command line', () => {
   it('helps with every verb that it names, and with no file nor daemon there', async () => {
     const { out } = await ended(startCli(['help']));
     const verbs = [...out.matchAll(/^ {2}(\w+) {2}/gm)].map(([, verb = '']) => verb);
-    assert.deepEqual(verbs, ['run', 'signal', 'plan', 'status', 'release', 'doctor', 'config', 'health', 'serve']);
+    const operators = ['plan', 'status', 'recover', 'release', 'doctor', 'config', 'health'];
+    assert.deepEqual(verbs, ['run', 'signal', ...operators, 'serve']);
     for (const verb of verbs) {
       const help = await ended(startCli(['help', verb]));
       assert.match(help.out, new RegExp(`^sidehook ${verb}\\b`));
