@@ -5,8 +5,8 @@ export type Order = ReadonlyMap<WorkloadKey, readonly WorkloadKey[]>;
 
 /**
  * Orders the held workloads by what depends on what. Paths count that lead through workloads which are not held;
- * one-shot dependencies do not. Of `others`, which other runs may hold, those are named too that one of ours needs. There
- * may be a cycle in it: `findCycle`.
+ * one-shot dependencies do not. With `others`, which other runs may hold, all are named that one of ours needs, by whatever
+ * way: who holds what changes while it is held. There may be a cycle in it: `findCycle`.
  */
 export function orderOf(
   held: ReadonlySet<WorkloadKey>,
@@ -58,7 +58,7 @@ function nearestHeld(
     if (held.has(key) || others.has(key)) found.add(key); // itself, too: a cycle, and said so
     if (seen.has(key)) continue;
     seen.add(key);
-    if (!held.has(key)) ahead.push(...(dependencies.get(key) ?? []));
+    if (!held.has(key) || others.size > 0) ahead.push(...(dependencies.get(key) ?? []));
   }
   return [...found];
 }

@@ -22,6 +22,7 @@ export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<S
   const limits = { timeoutMs: settings.hooksTimeoutMs, operations: settings.operations };
   const { files, passedOver } = await host.list();
   const fileHooks = files.map((file) => parseHookFile(file, limits));
+  const heldBefore = journal.holds(); // what is released while we look is seen still, and is no less ours to hold
   const view = await driver.look(
     fileHooks.map(({ target }) => target),
     signal,
@@ -43,7 +44,7 @@ export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<S
     wishes.set(workload.key, wish);
     if (wish.hook !== undefined) labelHooks.push(wish.hook);
   }
-  return { hooks: [...fileHooks, ...labelHooks], view, wishes, held: journal.holds(), notes };
+  return { hooks: [...fileHooks, ...labelHooks], view, wishes, held: [...heldBefore, ...journal.holds()], notes };
 }
 
 /** An error in a container outside one's own project passes that container over; it stops nobody's backup. */

@@ -5,7 +5,7 @@ import type { Outcome, RunOutcome } from '../core/result.ts';
 import { makeUnwinding } from '../core/unwinding.ts';
 import type { WorkloadRef } from '../core/workload.ts';
 import { whileEngineAway, writeOrLog } from './engine.ts';
-import { runCall, type StepResult } from './hooks.ts';
+import { markOf, runCall, type StepResult } from './hooks.ts';
 import { rememberIfCan } from './ledger.ts';
 import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
 import type { Tools } from './tools.ts';
@@ -36,6 +36,9 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
   await rememberIfCan(run.id, tools);
   const hooks: StepResult[] = earlier.flatMap((step) => (step.outcome ? [{ step, outcome: step.outcome }] : []));
 
+  // Only a crash leaves one started: nothing of it goes on beside what is done now, also when the engine was away since.
+  for (const step of journal.steps(run.id).filter(({ status }) => status === 'started'))
+    await endLeftovers(step, run, tools, edges);
   for (const step of plan.held) hooks.push(await runOwed(step, run, tools, edges));
   const releases = plan.keep ? [] : await releaseAll(holdsToRelease(run, tools), run.id, tools, edges);
   for (const step of plan.running) hooks.push(await runOwed(step, run, tools, edges));
@@ -81,6 +84,16 @@ async function runOwed(step: StepRecord, run: EndedRun, tools: Tools, edges: Unw
   writeOrLog(tools, () => tools.journal.stepEnded(run.id, step.id, outcome));
   if (step.call.place.kind !== 'host') await rememberIfCan(run.id, tools);
   return { step, outcome };
+}
+
+async function endLeftovers({ id, call: { place } }: StepRecord, run: EndedRun, tools: Tools, edges: UnwindEdges) {
+  if (place.kind === 'host') return; // seen to before anything else (recover.ts)
+  try {
+    await whileEngineAway(() => tools.driver.endLeftovers(place, markOf(run.id, id), edges.signal), tools, edges);
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    tools.log.error('leftovers of a dead sidecar not ended', { run: run.id, why: error.message });
+  }
 }
 
 async function runInPlace(step: StepRecord, run: EndedRun, tools: Tools, edges: UnwindEdges): Promise<Outcome> {
