@@ -45,6 +45,9 @@ export async function answerPre(delivery: Delivery, shared: Shared): Promise<Ans
   }
 }
 
+/** How long is waited for the news that a sender is gone, which may just be on its way. */
+const SENDER_MS = 100;
+
 /** Waits for its turn, looking everything up anew each time. */
 async function openWhenFree(
   { request, sender }: Delivery,
@@ -60,6 +63,8 @@ async function openWhenFree(
     try {
       const situation = await survey(tools, signal);
       const plan = makePlan(request, situation);
+      // It may have given up while the sidecar was down, or we waited; where the kernel cannot tell, that takes a moment.
+      if (!(await sender.isHeld())) await tools.clock.sleep(SENDER_MS, signal);
       signal.throwIfAborted();
       const run = makeRun(request, sender.ref, situation.view.clients, shared);
       await tools.driver.ledger?.open(run, plan, signal);

@@ -1,7 +1,8 @@
 /**
  * Looks for worlds in which a law is broken:
  *
- *   node test/simulation/explore.ts [--from N] [--count N]   many seeds, one after the other; exits 1 if one breaks a law
+ *   node test/simulation/explore.ts [--from N] [--count N]   many seeds, one after the other; exits 1 if one breaks a law;
+ *                                                            with --first it ends there
  *   node test/simulation/explore.ts --seed N [--shrink]      one, with its story; made smaller
  */
 import { parseArgs } from 'node:util';
@@ -15,6 +16,7 @@ const { values } = parseArgs({
     from: { type: 'string', default: '1' },
     count: { type: 'string', default: '1000' },
     seed: { type: 'string' },
+    first: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
   },
 });
@@ -41,7 +43,9 @@ if (values.seed !== undefined) {
     events += result.events;
     runs += result.runs;
     const law = result.violations[0]?.law;
-    if (law !== undefined) broken.set(law, [...(broken.get(law) ?? []), seed]);
+    if (law === undefined) continue;
+    broken.set(law, [...(broken.get(law) ?? []), seed]);
+    if (values.first) break;
   }
   const seconds = (performance.now() - began) / 1000;
   for (const [law, seeds] of broken) console.log(`${law}: ${seeds.length}: ${seeds.slice(0, 12).join(' ')}`);

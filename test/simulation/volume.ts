@@ -114,10 +114,11 @@ export function makeVolume(world: World) {
         async *deliveries(signal) {
           while (!signal.aborted) {
             for (const letter of letters) {
+              if (!isAlive()) return;
               if (open.has(letter) || (letter.stage !== 'req' && letter.stage !== 'got')) continue;
               open.add(letter);
               letter.stage = 'got';
-              if (isAlive()) yield deliveryOf(letter.request, letter.ref);
+              yield deliveryOf(letter.request, letter.ref);
               if (signal.aborted) return;
             }
             const woken = Promise.withResolvers<void>();
