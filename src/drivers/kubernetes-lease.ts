@@ -78,6 +78,7 @@ export async function updateLease(
   const { name } = lease.metadata;
   const body = {
     ...lease,
+    ...{ apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' }, // which a list's items lack, and the API insists upon
     metadata: { ...lease.metadata, annotations: { ...lease.metadata.annotations, ...annotations } },
     spec: { ...lease.spec, ...specOf({ holder, pace }) },
   };
