@@ -176,6 +176,7 @@ function nextFor(hold: HoldRecord, found: Workload): 'up' | 'start' | 'hold-then
     case 'exited':
       // An unknown mark is that of a crash in the middle of our stop, and counts as ours.
       if (hold.finishedAt === undefined || hold.finishedAt === found.finishedAt) return 'start';
+      if (hold.kind === 'pause' && isSameStart) return 'start'; // it died still, with the engine or the machine
       return { why: 'it was started, and stopped again, by someone meanwhile' };
   }
 }

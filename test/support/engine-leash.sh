@@ -27,6 +27,14 @@ shift
 mkdir -p /run/containerd && mount -t tmpfs -o mode=0711 tmpfs /run/containerd || exit 1 # sockets of the containers' shims
 "$dir/busybox" ip link set lo up || exit 1
 
+# What is frozen, as a paused container is, does not die (cgroup v1), and its namespace would wait for it for ever.
+end_all() {
+  kill -s KILL -- -1 2>/dev/null
+  find /sys/fs/cgroup -path "*/${dir##*/}*" -name freezer.state 2>/dev/null | while read -r state; do
+    echo THAWED >"$state"
+  done
+}
+
 while read -r command argument; do
   case $command in
     start)
@@ -37,6 +45,10 @@ while read -r command argument; do
       kill -s "$argument" "$(cat "$dir/docker.pid")"
       wait
       ;;
-    cut) exit 99 ;;
+    cut)
+      end_all
+      exit 99
+      ;;
   esac
 done
+end_all

@@ -266,6 +266,15 @@ describe('a run', () => {
     assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
   });
 
+  it('starts what it had paused and what died with the engine', async () => {
+    await using bench = await openBench();
+    const box = bench.engine.add('db', { labels: { 'sidehook.hold': 'pause' } });
+    await bench.signal('pre');
+    Object.assign(box, { state: 'exited', finishedAt: '2026-01-02T00:00:00.000000000Z' });
+    const answer = await bench.signal('post');
+    assert.deepEqual([answer.exitCode, bench.engine.running()], [0, ['db']], answer.message);
+  });
+
   it('pauses and unpauses', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: { 'sidehook.hold': 'pause' } });
