@@ -100,7 +100,7 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   const waiting = script.waits ? `i=0; until [ -e '${dir}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done` : '';
   const command = `: >'${dir}/begin-'$$; sleep 0.2; ${waiting}\n: >'${dir}/end-'$$; exit ${commandCode}`;
   const failing = script.isHookFailing ? ['--param', 'FAIL=40-tool'] : [];
-  const args = ['run', operation, ...failing, '--connect-timeout', '10m', '--', 'sh', '-c', command];
+  const args = ['run', operation, ...failing, '--connect-timeout', '2m', '--', 'sh', '-c', command];
   const start = script.client === 'container' ? startContainerClient : startBackupClient;
   await using client = await start({ runDir: daemon.runDir, args, engine, dir, project });
 
