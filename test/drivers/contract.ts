@@ -1,5 +1,7 @@
 /** What every driver owes the run; the fake one too, so that tests over the fake can be believed. */
+
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { OperationalError } from '../../src/core/errors.ts';
 import type { HoldKind } from '../../src/core/hold.ts';
@@ -45,11 +47,14 @@ const SETTINGS: Settings = {
   match: 'all',
 };
 
+/** Runs of this process alone: a mark finds processes on the whole machine, those of tests beside this one included. */
+export const [RUN, OTHER_RUN] = ((own) => [`run-${own}-1`, `run-${own}-2`] as const)(randomBytes(4).toString('hex'));
+
 /** A call of a program in a workload, as a run makes it. */
 export function aCall(
   { key, instance, name }: WorkloadRef,
   program: Program,
-  { mark = 'run-1/1', env = {}, ...settings }: Partial<Settings> & Partial<Omit<ProgramCall, 'call'>> = {},
+  { mark = `${RUN}/1`, env = {}, ...settings }: Partial<Settings> & Partial<Omit<ProgramCall, 'call'>> = {},
 ): ProgramCall {
   const call: HookCall = {
     ...{ hookId: 'file:20-dump', name: '20-dump', operation: 'backup', state: 'pre', program },
@@ -164,7 +169,7 @@ function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
     await assert.rejects(driver.inspect(workload, signal), away);
     await assert.rejects(driver.hold(workload, kind, undefined, signal), away);
     await assert.rejects(driver.release(workload, kind, signal), away);
-    await assert.rejects(driver.endLeftovers(workload, 'run-1/', signal), away);
+    await assert.rejects(driver.endLeftovers(workload, `${RUN}/`, signal), away);
     const { outcome } = await runToEnd(driver, aCall(workload, bench.program({})), signal);
     assert.equal(outcome.status, 'broken');
     assert.equal(exitCodeOf(outcome), 69);
@@ -179,7 +184,7 @@ function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
     await assert.rejects(driver.inspect(workload, signal), reason);
     await assert.rejects(driver.hold(workload, kind, undefined, signal), reason);
     await assert.rejects(driver.release(workload, kind, signal), reason);
-    await assert.rejects(driver.endLeftovers(workload, 'run-1/', signal), reason);
+    await assert.rejects(driver.endLeftovers(workload, `${RUN}/`, signal), reason);
     assert.equal(await bench.state(), 'running');
   });
 }
@@ -210,10 +215,10 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
     const call = aCall(bench.workload, bench.program({ out: 'ready\n', waits: true }));
     const ended = bench.driver.exec(call, sink, AbortSignal.any([signal, cancel.signal]));
     await until(() => text('out') === 'ready\n', { what: 'the first output', signal });
-    assert.ok((await bench.countMarked('run-1/')) >= 1);
+    assert.ok((await bench.countMarked(`${RUN}/`)) >= 1);
     cancel.abort(new Error('the client is gone'));
     assert.deepEqual(await ended, { status: 'canceled', reason: 'the client is gone' });
-    assert.equal(await bench.countMarked('run-1/'), 0);
+    assert.equal(await bench.countMarked(`${RUN}/`), 0);
   });
 
   it('calls it timed out when a deadline ends it', async () => {
@@ -221,7 +226,7 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
     const call = aCall(bench.workload, bench.program({ waits: true }));
     const { outcome } = await runToEnd(bench.driver, call, AbortSignal.timeout(300));
     assert.deepEqual(outcome, { status: 'timed-out' });
-    assert.equal(await bench.countMarked('run-1/'), 0);
+    assert.equal(await bench.countMarked(`${RUN}/`), 0);
   });
 
   it('starts nothing after an abort', async () => {
@@ -240,15 +245,15 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
       const call = aCall(bench.workload, bench.program({ out: 'ready', waits: true }), { mark });
       return { text, ended: bench.driver.exec(call, sink, AbortSignal.any([signal, cancel.signal])) };
     };
-    const [old, other] = [start('run-1/1'), start('run-2/1')];
+    const [old, other] = [start(`${RUN}/1`), start(`${OTHER_RUN}/1`)];
     await until(() => old.text('out') === 'ready' && other.text('out') === 'ready', { what: 'both hooks', signal });
-    await bench.driver.endLeftovers(bench.workload, 'run-1/', signal);
-    assert.equal(await bench.countMarked('run-1/'), 0);
+    await bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal);
+    assert.equal(await bench.countMarked(`${RUN}/`), 0);
     assert.notEqual((await old.ended).status, 'succeeded');
-    assert.ok((await bench.countMarked('run-2/')) >= 1);
+    assert.ok((await bench.countMarked(`${OTHER_RUN}/`)) >= 1);
     cancel.abort(new Error('enough'));
     await other.ended;
-    await bench.driver.endLeftovers(bench.workload, 'run-1/', signal);
+    await bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal);
   });
 
   it('says which interpreter is not there, and does not pass that off as output', async ({ signal }) => {
@@ -271,7 +276,7 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
       assert.equal(exitCodeOf(outcome), 126);
       assert.ok(whyOf(outcome).includes(bench.workload.name));
       assert.equal(out, '');
-      await bench.driver.endLeftovers(bench.workload, 'run-2/', signal).catch(isCode('workload-failed'));
+      await bench.driver.endLeftovers(bench.workload, `${OTHER_RUN}/`, signal).catch(isCode('workload-failed'));
     });
   }
 
@@ -282,7 +287,7 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
     assert.equal(outcome.status, 'broken');
     assert.equal(exitCodeOf(outcome), 126);
     assert.ok(whyOf(outcome).includes(bench.workload.name));
-    await bench.driver.endLeftovers(bench.workload, 'run-1/', signal);
+    await bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal);
   });
 
   for (const befalls of ['stop', 'remove'] as const) {

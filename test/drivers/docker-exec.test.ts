@@ -6,7 +6,7 @@ import { exitCodeOf } from '../../src/core/result.ts';
 import { docker, engineHost } from '../support/engine.ts';
 import { ensureImage, SCRIPTING } from '../support/images.ts';
 import { until } from '../support/until.ts';
-import { aCall, aSink, runToEnd } from './contract.ts';
+import { aCall, aSink, RUN, runToEnd } from './contract.ts';
 import { aScript, type DockerBench, openDockerBench } from './docker-bench.ts';
 
 const shell = (line: string): Program => ({ kind: 'shell', line });
@@ -85,7 +85,7 @@ describe('what a hook gets in a container', () => {
     const env = { SIDEHOOK_PARAM_X: 'a b\n"c"' };
     const line = 'printf "%s|" "$#" "$SIDEHOOK_OPERATION" "$SIDEHOOK_PARAM_X" "$SIDEHOOK_STEP" "$OWN"';
     const { out } = await runToEnd(bench.driver, aCall(bench.workload, shell(line), { env }), signal);
-    assert.equal(out, '0|backup|a b\n"c"|run-1/1|container|');
+    assert.equal(out, `0|backup|a b\n"c"|${RUN}/1|container|`);
     const argv: Program = { kind: 'argv', argv: ['printf', '%s|', '$HOME', 'a b', ''] };
     assert.equal((await runToEnd(bench.driver, aCall(bench.workload, argv), signal)).out, '$HOME|a b||');
   });
@@ -204,12 +204,12 @@ describe('what a hook prints in a container', () => {
     const { outcome, out } = await runToEnd(bench.driver, aCall(bench.workload, shell(line)), signal);
     assert.deepEqual(outcome, { status: 'failed', exitCode: 5 });
     assert.match(out, /done\n/);
-    assert.equal(await bench.countMarked('run-1/'), 3);
+    assert.equal(await bench.countMarked(`${RUN}/`), 3);
   });
 });
 
 describe('the end of a hook in a container', () => {
-  const cutShort = async (bench: DockerBench, program: Program, signal: AbortSignal, mark = 'run-1/1') => {
+  const cutShort = async (bench: DockerBench, program: Program, signal: AbortSignal, mark = `${RUN}/1`) => {
     const { sink, text } = aSink();
     const cancel = new AbortController();
     const call = aCall(bench.workload, program, { mark });
@@ -272,10 +272,10 @@ describe('the end of a hook in a container', () => {
     await using bench = await openDockerBench();
     const cancel = new AbortController();
     const { sink, text } = aSink();
-    const call = aCall(bench.workload, shell('echo ready; exec sleep 771'), { mark: 'run-1/10' });
+    const call = aCall(bench.workload, shell('echo ready; exec sleep 771'), { mark: `${RUN}/10` });
     const other = bench.driver.exec(call, sink, cancel.signal);
     await until(() => text('out') === 'ready\n', { what: 'the other hook', signal });
-    await cutShort(bench, shell('echo ready; exec sleep 772'), signal, 'run-1/1');
+    await cutShort(bench, shell('echo ready; exec sleep 772'), signal, `${RUN}/1`);
     assert.equal(await countSleeps(bench), 1);
     assert.equal(await bench.state(), 'running');
     cancel.abort(new Error('enough'));
@@ -310,9 +310,9 @@ describe('the end of a hook in a container', () => {
     cancel.abort(new Error('enough'));
     assert.match(JSON.stringify(await ended), /could not be ended.*paused/);
     assert.match(bench.said.join(), /could not be ended.*paused/);
-    await assert.rejects(bench.driver.endLeftovers(bench.workload, 'run-1/', signal), /paused/);
+    await assert.rejects(bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal), /paused/);
     await docker('unpause', bench.workload.instance);
-    await bench.driver.endLeftovers(bench.workload, 'run-1/', signal);
+    await bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal);
     assert.equal(await countSleeps(bench), 0);
   });
 
@@ -326,7 +326,7 @@ describe('the end of a hook in a container', () => {
     assert.equal(outcome.status, 'broken');
     assert.equal(exitCodeOf(outcome), 69);
     await bench.proxy.mend();
-    await bench.driver.endLeftovers(bench.workload, 'run-1/', signal);
+    await bench.driver.endLeftovers(bench.workload, `${RUN}/`, signal);
     assert.equal(await countSleeps(bench), 0);
   });
 

@@ -6,7 +6,7 @@ import type { Log } from '../../src/core/ports.ts';
 import { type KubernetesOptions, openKubernetes } from '../../src/drivers/kubernetes.ts';
 import { type ApiServer, openApiServer } from '../support/api-server.ts';
 import { until } from '../support/until.ts';
-import type { Bench, Conduct } from './contract.ts';
+import { type Bench, type Conduct, OTHER_RUN, RUN } from './contract.ts';
 
 export type KubernetesBench = Bench & {
   readonly server: ApiServer;
@@ -48,7 +48,9 @@ export async function openKubernetesBench(replicas = 1): Promise<KubernetesBench
   const { metadata } = server.addController('deployments', 'db', { replicas });
   await until(() => server.get('deployments', 'db')?.status.readyReplicas === replicas, { what: 'db to be ready' });
   const workload = { key: 'deployment/db', instance: metadata.uid, name: 'deployment/db' };
-  opened.defer(() => killMarked('run-'));
+  opened.defer(async () => {
+    for (const run of [RUN, OTHER_RUN]) await killMarked(run);
+  });
   const owned = opened.move();
   return {
     ...{ driver, workload, server, dir, said, open },

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { exitCodeOf } from '../../src/core/result.ts';
 import type { Asked, Fault } from '../support/api-server.ts';
 import { until } from '../support/until.ts';
-import { aCall, aSink, runToEnd } from './contract.ts';
+import { aCall, aSink, RUN, runToEnd } from './contract.ts';
 import { openKubernetesBench } from './kubernetes-bench.ts';
 
 const conflict: Fault = { status: 409, body: { message: 'the object has been modified' } };
@@ -104,7 +104,7 @@ describe('the Kubernetes driver, over an API that', () => {
     const outcome = await ended;
     assert.equal(outcome.status, 'broken');
     assert.equal(exitCodeOf(outcome), 69);
-    assert.equal(await bench.countMarked('run-1/'), 0);
+    assert.equal(await bench.countMarked(`${RUN}/`), 0);
   });
 
   it('answers a list in pages, and forgets its page (410)', async ({ signal }) => {
