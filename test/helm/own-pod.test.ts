@@ -21,10 +21,7 @@ describe('the examples for Kubernetes', () => {
     assert.equal(failed, false, all);
 
     const manifests = await render({}, { chart });
-    assert.deepEqual(
-      ofKind(manifests, 'CronJob').map(({ metadata }) => metadata.name),
-      [],
-    );
+    assert.equal(named(manifests, 'CronJob').metadata.name, 'archive-sidehook-recovery');
     const { metadata, spec: pod } = named(manifests, 'Deployment').spec.template;
     const [sidecar] = pod.initContainers;
     assert.equal(sidecar.name, 'sidehook');
@@ -49,6 +46,6 @@ describe('the examples for Kubernetes', () => {
     const values = parse(await readFile(join(EXAMPLES, 'values.yaml'), 'utf8'));
     const manifests = await render(values);
     const names = ofKind(manifests, 'CronJob').map(({ metadata }) => metadata.name);
-    assert.deepEqual(names, ['nightly-sidehook', 'nightly-sidehook-restore']);
+    assert.deepEqual(names, ['nightly-sidehook', 'nightly-sidehook-recovery', 'nightly-sidehook-restore']);
   });
 });
