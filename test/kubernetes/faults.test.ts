@@ -4,11 +4,11 @@ import { describe, it } from 'node:test';
 import { until } from '../support/until.ts';
 import { SLOW_MS } from './namespace.ts';
 import { PATIENT_BACKUP, WAITS } from './objects.ts';
-import { openStack } from './stack.ts';
+import { openStack, RELEASE, type Stack } from './stack.ts';
 
 const SUITE_MS = 30 * 60_000;
 
-/** Each with an application of its own. */
+/** Each with an application of its own; some wait a minute until a lost sidecar is given up. */
 describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
   it('goes on when the sidecar is killed in the middle', async () => {
     await using stack = await openStack('sidecar');
@@ -66,6 +66,27 @@ describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
     assert.match(await stack.diary(), ENDED);
   });
 
+  it('has the next backup finish what a lost pod left', async () => {
+    await using stack = await openStack('again');
+    await lose(stack);
+    const { job, pod } = await stack.begin();
+    await stack.goOn(pod);
+    assert.equal((await stack.ended(job)).exitCode, 0);
+    await stack.isUp();
+    const [first, ...rest] = ['backup pre ', 'backup post abandoned', 'backup pre ', 'backup post success'];
+    assert.equal(await stack.diary(), [first, ...rest].join('\n'));
+  });
+
+  it('has the recovery finish what a lost pod left, if no backup comes again', async () => {
+    await using stack = await openStack('recovery', { recovery: { enabled: true, suspend: true } });
+    await lose(stack);
+    const job = await stack.runNow(`${RELEASE}-recovery`);
+    const { exitCode, out } = await stack.ended(job, 'recovery');
+    assert.equal(exitCode, 0, out);
+    await stack.isUp();
+    assert.equal(await stack.diary(), 'backup pre \nbackup post abandoned');
+  });
+
   it('ends with 137 when the backup runs out of memory, and all is up again', async () => {
     const backup = {
       ...PATIENT_BACKUP,
@@ -86,3 +107,10 @@ describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
 
 /** The client's own `post`, or the sidecar's for it, whichever comes first. */
 const ENDED = /^backup pre \nbackup post (failure|abandoned)$/;
+
+/** The whole pod is gone at once in the middle of its backup, and has no chance to put anything in order. */
+async function lose(stack: Stack): Promise<void> {
+  const { pod } = await stack.begin();
+  for (const container of ['sidehook', 'backup']) await stack.signal(pod, container, 'SIGSTOP');
+  await stack.kubectl('delete', 'pod', pod, '--grace-period=0', '--force');
+}
