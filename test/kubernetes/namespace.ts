@@ -7,7 +7,7 @@ import { until } from '../support/until.ts';
 
 const CHART = resolve(import.meta.dirname, '../../helm/sidehook');
 /** On a busy machine a pod may need half a minute to be there. */
-export const SLOW_MS = 240_000;
+export const SLOW_MS = 400_000;
 
 /** How a command ended; whatever it said is in `all`. */
 export type Said = { readonly exitCode: number; readonly out: string; readonly all: string };
