@@ -3,9 +3,10 @@ import type { Note } from '../core/ports.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
+import { distrustRun } from './distrust.ts';
 import { isEngineAway, whileEngineAway, writeOrLog, writeRest } from './engine.ts';
 import { orphansOf, releaseOrphans, retryPending } from './pending.ts';
-import { type ReleaseResult, releaseAll } from './release.ts';
+import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
 import { findStopping } from './siblings.ts';
 import type { Tools } from './tools.ts';
@@ -25,22 +26,26 @@ export async function releaseNow(
     .filter(isMeant)
     .map(({ name }) => name);
   for (const { id } of runs) shared.cuts.get(id)?.(new Error('it was released by sidehook release')); // and so is undone
-  const results: ReleaseResult[] = [];
+  const results = new Map<string, ReleaseResult>();
   // What one holds may wait for what another one does: again, for as long as it helps.
-  for (let before = Infinity, left = runs.length; left > 0 && left < before; ) {
-    for (const run of runs) results.push(...(await letGoOf(run, 'it was released by sidehook release', shared)));
+  const count = (): number => tools.journal.holds().filter(isMeant).length;
+  const edges = { ...edgesOf(shared, toNobody), awaitsKept: 'all' in which };
+  for (let before = Infinity, left = Number.MAX_VALUE; left > 0 && left < before; ) {
+    for (const run of runs)
+      for (const result of await letGoOf(run, 'it was released by sidehook release', shared, edges))
+        results.set(result.hold.key, result);
     before = left;
-    left = runs.filter(({ id }) => pendingOf(id, tools).length > 0).length;
+    left = count();
   }
   if (orphansOf(shared).some(isMeant)) await releaseOrphans(shared);
   retryPending(shared);
 
-  const notes: Note[] = results.map(
+  const notes: Note[] = [...results.values()].map(
     ({ hold, status, why }) => `${hold.name}: ${status}${why === undefined ? '' : `: ${why}`}`,
   );
   const left = tools.journal.holds().filter(isMeant);
   const isTold = (name: string): boolean =>
-    [...results.map(({ hold }) => hold), ...left].some((one) => one.name === name);
+    [...[...results.values()].map(({ hold }) => hold), ...left].some((one) => one.name === name);
   notes.push(...names.filter((name) => !isTold(name)).map((name) => `${name}: running`));
   if (left.length === 0 && notes.length === 0) notes.push('nothing is held');
   if (left.length === 0) return { exitCode: 0, notes };
@@ -127,19 +132,23 @@ function namesHeld({ journal }: Tools): readonly string[] {
   return journal.holds().map(({ name }) => name);
 }
 
-async function letGoOf({ id }: RunRecord, why: string, shared: Shared): Promise<readonly ReleaseResult[]> {
+async function letGoOf(
+  { id }: RunRecord,
+  why: string,
+  shared: Shared,
+  edges: ReleaseEdges = edgesOf(shared, toNobody),
+): Promise<readonly ReleaseResult[]> {
   const { tools, runLock, turn, guards } = shared;
   return runLock(id, async () => {
     const run = tools.journal.run(id);
     const held = pendingOf(id, tools);
     const [first] = held;
     if (run === undefined || first === undefined) return [];
-    const edges = edgesOf(shared, toNobody);
     // Without an engine nothing is let go of, and its client is told of nothing.
     await whileEngineAway(() => tools.driver.inspect(first, edges.signal), tools, edges);
     const told = `${why}: ${held.map(({ name }) => name).join(', ')}`;
     if (run.phase === 'open') {
-      writeOrLog(tools, () => tools.journal.changeRun(id, { distrust: [...run.distrust, told] }));
+      distrustRun(run, told, tools);
       if (run.operation === 'restore') guards.get(id)?.lease?.abandon?.(told); // it must not write on under what now runs
     }
     const results = await releaseAll(held, id, tools, edges);

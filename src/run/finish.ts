@@ -2,9 +2,11 @@ import { ERRORS } from '../core/errors.ts';
 import type { Note, Sink } from '../core/ports.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import { type Answer, exitCodeOf } from '../core/result.ts';
+import { distrustOf } from './distrust.ts';
 import { describeResult, isFailure } from './hooks.ts';
 import { retryPending } from './pending.ts';
 import { edgesOf, type Shared } from './shared.ts';
+import type { Tools } from './tools.ts';
 import { type EndedRun, pendingOf, type Unwound, unwind } from './unwind.ts';
 
 /**
@@ -35,7 +37,7 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
       tools.log.info('run closed', { run: run.id, outcome: run.outcome });
       turn.beat();
       retryPending(shared);
-      const answer = answerOf(tools.journal.run(run.id) ?? run, result);
+      const answer = answerOf(tools.journal.run(run.id) ?? run, result, tools);
       return { ...answer, notes: [...answer.notes, ...heldTimes(tools.journal.holdsOf(run.id))] };
     })
     .finally(() => unwindings.delete(run.id));
@@ -58,16 +60,17 @@ export function answerEnded(run: RunRecord, { tools }: Shared): Answer {
   const isKept = run.phase === 'kept';
   const why = 'not released yet';
   const releases = left.map((hold) => ({ hold, status: 'pending', why: hold.trouble ?? why }) as const);
-  const answer = answerOf(run, { hooks, releases: isKept ? [] : releases, kept: isKept ? left : [], notes: [] });
+  const unwound = { hooks, releases: isKept ? [] : releases, kept: isKept ? left : [], notes: [] };
+  const answer = answerOf(run, unwound, tools);
   return { ...answer, notes: [...answer.notes, ...heldTimes(tools.journal.holdsOf(run.id))] };
 }
 
 /** Of several: the first reason for distrust, then the first hook's code, then what could not be released. */
-function answerOf(run: RunRecord, { hooks, releases, kept, notes }: Unwound): Answer {
+function answerOf(run: RunRecord, { hooks, releases, kept, notes }: Unwound, tools: Tools): Answer {
   const failing = hooks.filter(isFailure);
   const stuck = releases.filter(({ status }) => status === 'unwell' || status === 'pending');
   const problems: { readonly exitCode: number; readonly why: string }[] = [
-    ...run.distrust.map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),
+    ...distrustOf(run, tools).map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),
     ...failing.map((result) => ({ exitCode: exitCodeOf(result.outcome), why: describeResult(result) })),
     ...stuck.map(({ hold, why }) => ({
       exitCode: ERRORS['workload-failed'].exit,

@@ -2,6 +2,7 @@ import { formatDuration } from '../core/duration.ts';
 import type { Lease } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { clientsGone } from './clients.ts';
+import { distrustRun } from './distrust.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { type Shared, toNobody } from './shared.ts';
@@ -70,9 +71,9 @@ export function abandon(runId: string, why: string, shared: Shared): Promise<voi
     await heedSiblings(shared);
     if (shared.ending.signal.aborted) return; // the next start finds it out once more
     log.error('run abandoned', { run: runId, job: run.job, why });
-    const distrust = [...run.distrust, `run ${runId} was abandoned: ${why}`];
-    const ended = { ...run, phase: 'post', outcome: 'abandoned', distrust } as const;
-    writeOrLog(shared.tools, () => journal.changeRun(runId, { phase: 'post', outcome: 'abandoned', distrust }));
-    await finish(ended, shared, toNobody);
+    const ended = { phase: 'post', outcome: 'abandoned' } as const;
+    distrustRun(run, `run ${runId} was abandoned: ${why}`, shared.tools);
+    writeOrLog(shared.tools, () => journal.changeRun(runId, ended));
+    await finish({ ...run, ...ended }, shared, toNobody);
   });
 }

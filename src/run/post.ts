@@ -3,6 +3,7 @@ import type { Delivery } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import type { Request } from '../core/request.ts';
 import { type Answer, exitCodeOf } from '../core/result.ts';
+import { distrustOf } from './distrust.ts';
 import { writeOrLog } from './engine.ts';
 import { answerEnded, finish } from './finish.ts';
 import { guard, unguard } from './guard.ts';
@@ -21,8 +22,7 @@ export async function answerPost({ request, output }: Delivery, shared: Shared):
     if (request.outcome === 'failure') await heedSiblings(shared); // its client was perhaps told to end, as we shall be
     shared.ending.signal.throwIfAborted();
     await findLostHolds(shared, 'tell'); // the engine's word of it may still be under way
-    const { distrust } = shared.tools.journal.run(run.id) ?? run;
-    const ended: EndedRun = { ...run, distrust, phase: 'post', outcome: request.outcome, ...statusOf(request) };
+    const ended: EndedRun = { ...run, phase: 'post', outcome: request.outcome, ...statusOf(request) };
     const { outcome, status } = ended;
     const change = {
       phase: 'post',
@@ -40,7 +40,7 @@ export async function answerInspect(delivery: Delivery, shared: Shared): Promise
   const { tools, stopping } = shared;
   const { request, output, sender } = delivery;
   return withRun(request, shared, async (run) => {
-    if (run.phase !== 'open') return answerOver(run, request);
+    if (run.phase !== 'open') return answerOver(run, request, shared);
     const watching = new AbortController();
     const gone = new AbortController();
     sender.lost(watching.signal).then(
@@ -61,7 +61,7 @@ export async function answerInspect(delivery: Delivery, shared: Shared): Promise
 /** Answers the report that the client's command is about to start: from here on a restore may have written (5.3). */
 export async function answerStarted({ request }: Delivery, shared: Shared): Promise<Answer> {
   return withRun(request, shared, async (run) => {
-    if (run.phase !== 'open') return answerOver(run, request);
+    if (run.phase !== 'open') return answerOver(run, request, shared);
     shared.tools.journal.changeRun(run.id, { commandStarted: true });
     await remember(run.id, shared.tools); // 5.3 must hold for whoever finishes it
     return { exitCode: 0, runId: run.id, notes: [] };
@@ -80,7 +80,7 @@ async function withRun(request: Request, shared: Shared, work: (run: RunRecord) 
     const run = journal.run(found.id) ?? found;
     if (run.operation !== request.operation) return answerNone(request);
     if (run.phase === 'open' || run.phase === 'post') return work(run);
-    return run.endedBy === request.id ? answerEnded(run, shared) : answerOver(run, request);
+    return run.endedBy === request.id ? answerEnded(run, shared) : answerOver(run, request, shared);
   });
 }
 
@@ -96,8 +96,9 @@ function answerNone({ operation, state, job, runId }: Request): Answer {
   return { exitCode: ERRORS['not-trusted'].exit, message, notes: [] };
 }
 
-function answerOver(run: RunRecord, { operation, state }: Request): Answer {
-  const why = run.distrust.length > 0 ? run.distrust.join('; ') : `it ended as ${run.outcome}`;
+function answerOver(run: RunRecord, { operation, state }: Request, { tools }: Shared): Answer {
+  const distrust = distrustOf(run, tools);
+  const why = distrust.length > 0 ? distrust.join('; ') : `it ended as ${run.outcome}`;
   const message = `${operation} ${state}: run ${run.id} is over: ${why}`;
   return { exitCode: ERRORS['not-trusted'].exit, runId: run.id, message, notes: [] };
 }

@@ -21,6 +21,7 @@ export type ReleaseEdges = EngineEdges & {
   readonly turnstile: <T>(work: () => Promise<T>) => Promise<T>;
   readonly pulse: Pulse;
   readonly left: Set<string>;
+  readonly awaitsKept?: boolean;
   /** Aborts when there is no time left for health checks. */
   readonly haste: AbortSignal;
 };
@@ -122,16 +123,16 @@ function needsOf({ after }: HoldRecord, { journal }: Tools): readonly HoldRecord
 /**
  * The runs that still need a hold, beside this one. One that is being unwound lets go for itself, in its turn: its hooks
  * may still count on it. A failed restore (`kept`) needs its own; but it may do so for days, and what was no part of it
- * ran without it before.
+ * ran without it before. With `awaitsKept` failed restores let go, too (`release --all`), and so are waited for.
  */
 function usersOf(
   { key, runs }: HoldRecord,
   runId: string,
   { journal }: Tools,
-  { left }: ReleaseEdges,
+  { left, awaitsKept }: ReleaseEdges,
   ...more: string[]
 ): readonly string[] {
-  const phases = ['pre', 'open', 'post', ...more];
+  const phases = ['pre', 'open', 'post', ...(awaitsKept ? ['kept'] : []), ...more];
   const isUsing = (id: string): boolean => phases.includes(journal.run(id)?.phase ?? 'closed');
   return runs.filter((id) => id !== runId && isUsing(id) && !left.has(`${id} ${key}`));
 }
@@ -139,7 +140,6 @@ function usersOf(
 const ATTEMPTS = 3;
 
 async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Promise<ReleaseResult> {
-  const { driver } = tools;
   const { signal } = edges;
   const ask = <T>(work: () => Promise<T>): Promise<T> => whileEngineAway(work, tools, edges);
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
@@ -149,8 +149,8 @@ async function bringUp(hold: HoldRecord, tools: Tools, edges: ReleaseEdges): Pro
     if (next === 'up') return awaitHealth(hold, found, tools, edges);
     if (next !== 'start' && next !== 'hold-then-start') return { hold, status: 'left', why: next.why };
     // A stop once asked cannot be taken back: the engine goes on with it after its caller died. So await it first.
-    if (next === 'hold-then-start') await ask(() => driver.hold(found, hold.kind, hold.stopTimeoutMs, signal));
-    const risen = await ask(() => edges.turnstile(() => driver.release(found, hold.kind, signal)));
+    if (next === 'hold-then-start') await ask(() => tools.driver.hold(found, hold.kind, hold.stopTimeoutMs, signal));
+    const risen = await ask(() => edges.turnstile(() => tools.driver.release(found, hold.kind, signal)));
     if (risen.state === 'exited' && risen.heldFor !== undefined)
       return { hold, status: 'shared', why: `still held for run ${risen.heldFor.join(', ')} of another sidehook` };
     if (isRisen(hold, found, risen)) return awaitHealth(hold, risen, tools, edges);

@@ -1,7 +1,8 @@
 import { OperationalError } from '../core/errors.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
-import { isEngineAway, writeOrLog } from './engine.ts';
+import { distrustOf, distrustRun } from './distrust.ts';
+import { isEngineAway } from './engine.ts';
 import type { Shared } from './shared.ts';
 import type { Tools } from './tools.ts';
 import { pendingOf } from './unwind.ts';
@@ -39,13 +40,15 @@ const LOOK_PAUSE_MS = 200;
  * again, unless it is about to be released anyway (`tell`).
  */
 export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
-  const { tools, workloadLock } = shared;
-  const isOpen = (id: string): boolean => ['open', 'kept'].includes(tools.journal.run(id)?.phase ?? 'closed');
+  const { tools, unwindings, workloadLock } = shared;
+  // By the journal one may be open that is being unwound: on a full disk.
+  const isOpen = (id: string): boolean =>
+    !unwindings.has(id) && ['open', 'kept'].includes(tools.journal.run(id)?.phase ?? 'closed');
   const open = tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen));
   const looks = open.map(({ key }) =>
     workloadLock(key, async () => {
       const hold = tools.journal.holds().find((one) => one.key === key);
-      if (hold?.status !== 'held') return;
+      if (hold?.status !== 'held' || !hold.runs.some(isOpen)) return;
       await checkHold(hold, shared, then).catch((error) => {
         if (!(error instanceof OperationalError)) throw error;
         const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
@@ -77,9 +80,9 @@ export function tellLost(hold: HoldRecord, found: Workload, tools: Tools): reado
   const runs = hold.runs
     .flatMap((id) => journal.run(id) ?? [])
     .filter(({ phase }) => phase === 'open' || phase === 'kept');
-  for (const run of runs.filter(({ distrust }) => !distrust.includes(why))) {
+  for (const run of runs.filter((one) => !distrustOf(one, tools).includes(why))) {
     log.error('hold lost', { run: run.id, workload: hold.name, why });
-    writeOrLog(tools, () => journal.changeRun(run.id, { distrust: [...run.distrust, why] }));
+    distrustRun(run, why, tools);
   }
   return runs;
 }

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { OperationalError } from '../../../src/core/errors.ts';
+import type { Journal } from '../../../src/core/ports.ts';
+import { releaseNow } from '../../../src/run/control.ts';
 import { openBench } from '../../support/bench.ts';
 import type { Box } from '../../support/fake-engine.ts';
 
@@ -53,6 +55,25 @@ describe('two runs that overlap', () => {
     await bench.signal('pre', { job: 'b', ref: 'client-2' });
     await bench.shutDown();
     assert.deepEqual(bench.engine.did('started'), ['started db', 'started web']);
+  });
+
+  it('let go in order when all are released at once, also what failed restores keep', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: heldFor('a'), healthyAfterMs: 500 });
+    bench.engine.add('api', { labels: heldFor('b'), dependsOn: on('db'), healthyAfterMs: 500 });
+    bench.engine.add('web', { labels: heldFor('a'), dependsOn: on('api') });
+    for (const job of ['b', 'a']) {
+      await bench.signal('pre', { operation: 'restore', job });
+      await bench.signal('started', { operation: 'restore', job });
+    }
+    for (const job of ['b', 'a']) await bench.signal('post', { operation: 'restore', job, outcome: 'failure' });
+    assert.deepEqual(bench.engine.running(), []);
+    assert.equal((await releaseNow({ all: true }, bench.shared())).exitCode, 0);
+    assert.deepEqual(bench.engine.did('started', 'healthy'), [
+      ...['started db', 'healthy db', 'started api', 'healthy api', 'started web'],
+    ]);
+    assert.deepEqual(bench.journal().runs('live'), []);
+    assert.deepEqual(bench.bugs, []);
   });
 
   it('keep what the held hooks of the other one still count on', async () => {
@@ -158,11 +179,7 @@ describe('a journal that cannot be written for a while', () => {
     await bench.signal('pre');
     const { journal } = bench.shared().tools;
     const whole = { ...journal };
-    const full = (): never => {
-      throw new OperationalError('internal', 'write journal: database or disk is full');
-    };
-    const writes = ['takeRequest', 'answered', 'changeRun', 'changeHold', 'stepStarted', 'stepEnded'] as const;
-    for (const write of writes) journal[write] = full;
+    fill(journal);
     const answer = await bench.signal('post', { id: 'same' });
     assert.equal(answer.exitCode, 0);
     assert.deepEqual(bench.engine.running(), ['db']);
@@ -174,4 +191,31 @@ describe('a journal that cannot be written for a while', () => {
     assert.equal((await bench.signal('pre')).exitCode, 0);
     assert.deepEqual(bench.bugs, []);
   });
+
+  it('has a client told all the same that its holds were lost', async () => {
+    await using bench = await openBench();
+    for (const name of ['db', 'web']) bench.engine.add(name, { labels: held });
+    await bench.signal('pre');
+    const { journal } = bench.shared().tools;
+    const whole = { ...journal };
+    fill(journal);
+    for (const name of ['db', 'web']) bench.engine.start(name);
+    const answer = await bench.signal('post');
+    assert.equal(answer.exitCode, 65);
+    for (const name of ['db', 'web'])
+      assert.match([answer.message, ...answer.notes].join(), new RegExp(`${name} was held and runs again`));
+    Object.assign(journal, whole);
+    await bench.until('written', () => journal.runs('live').length === 0);
+    assert.equal(journal.run('run-1')?.distrust.length, 2);
+    assert.deepEqual(bench.bugs, []);
+  });
 });
+
+/** As on a full disk. */
+function fill(journal: Journal): void {
+  const full = (): never => {
+    throw new OperationalError('internal', 'write journal: database or disk is full');
+  };
+  const writes = ['takeRequest', 'answered', 'changeRun', 'changeHold', 'stepStarted', 'stepEnded'] as const;
+  for (const write of writes) journal[write] = full;
+}
