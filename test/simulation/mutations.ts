@@ -53,8 +53,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a run that is being unwound does not count on its holds',
     file: 'src/run/release.ts',
-    from: "['pre', 'open', 'post', ...more]",
-    to: "['pre', 'open', ...more]",
+    from: "['pre', 'open', 'post', ...(awaitsKept",
+    to: "['pre', 'open', ...(awaitsKept",
   },
   {
     name: 'a shared hold is released by the first',
@@ -71,7 +71,7 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a lost hold is not told (65)',
     file: 'src/run/finish.ts',
-    from: "...run.distrust.map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),",
+    from: "...distrustOf(run, tools).map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),",
     to: '',
   },
   {
