@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Folder, pinned } from './spool-folder.ts';
+import { type Folder, listNames, pinned } from './spool-folder.ts';
 
 /** A client wakes no more often than this, however a hook chatters: each time costs it a process or two. */
 const RING_EVERY_MS = 40;
@@ -72,4 +72,12 @@ export async function ringOnce(sender: string, inbox: () => Folder): Promise<voi
   await bell.ready;
   bell.ring();
   await bell.close();
+}
+
+/** Rings every bell there is, once: an answer may be in place for which a dead sidecar did not ring any more. */
+export async function ringAll(inbox: () => Folder, signal: AbortSignal): Promise<void> {
+  for await (const name of listNames(inbox())) {
+    if (signal.aborted) return;
+    if (name.endsWith('.bell')) await ringOnce(name.slice(0, -'.bell'.length), inbox);
+  }
 }

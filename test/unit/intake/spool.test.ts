@@ -189,6 +189,20 @@ describe('the spool', () => {
     await reader.close();
   });
 
+  it('wakes, at its start, a client whose answer a dead sidecar had put in place and not rung for', async () => {
+    await using bench = await openSpoolBench();
+    await bench.stop();
+    await using client = await arrive(bench);
+    writeFileSync(bench.path('spool/out', `${SENDER}.1.ans`), 'exit=0\nend=1\n');
+    await bench.start();
+    const read = () =>
+      client.bell.read(Buffer.alloc(64)).then(
+        ({ bytesRead }) => bytesRead,
+        () => -1,
+      );
+    await until(async () => (await read()) > 0, { what: 'the bell that says look again', everyMs: 5 });
+  });
+
   it('shows a client without a bell that it lives', async () => {
     await using bench = await openSpoolBench({ script: never });
     ask(bench, `${SENDER}.1`);
