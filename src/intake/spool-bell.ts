@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Folder, listNames, pinned } from './spool-folder.ts';
+import { senderOf } from './spool-wire.ts';
 
 /** A client wakes no more often than this, however a hook chatters: each time costs it a process or two. */
 const RING_EVERY_MS = 40;
@@ -74,10 +75,13 @@ export async function ringOnce(sender: string, inbox: () => Folder): Promise<voi
   await bell.close();
 }
 
-/** Rings every bell there is, once: an answer may be in place for which a dead sidecar did not ring any more. */
-export async function ringAll(inbox: () => Folder, signal: AbortSignal): Promise<void> {
-  for await (const name of listNames(inbox())) {
+/**
+ * Rings for each answer that lies in the outbox, once: a dead sidecar may have put it in place and not rung any more. For
+ * nobody else: the end of a bell that was rung and forgotten is how a client learns of the sidecar's death.
+ */
+export async function ringForAnswers(outbox: () => Folder, inbox: () => Folder, signal: AbortSignal): Promise<void> {
+  for await (const name of listNames(outbox())) {
     if (signal.aborted) return;
-    if (name.endsWith('.bell')) await ringOnce(name.slice(0, -'.bell'.length), inbox);
+    if (name.endsWith('.ans')) await ringOnce(senderOf(name), inbox);
   }
 }

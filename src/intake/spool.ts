@@ -3,7 +3,7 @@ import { exitCodeOfError, OperationalError } from '../core/errors.ts';
 import type { Clock, Delivery, Intake, Lease, Log } from '../core/ports.ts';
 import type { Request } from '../core/request.ts';
 import { openArrivals } from './spool-arrivals.ts';
-import { ringAll } from './spool-bell.ts';
+import { ringForAnswers } from './spool-bell.ts';
 import { makeReply, type Reply, type ReplyParts, tellGone } from './spool-delivery.ts';
 import { isCode, listNames, messageOf, type Owner, readBounded, remove, UnfitError, unless } from './spool-folder.ts';
 import { leaseLost, lookAtLease } from './spool-lease.ts';
@@ -147,7 +147,7 @@ export async function openSpool(options: SpoolOptions): Promise<Intake & AsyncDi
   return {
     async *deliveries(signal) {
       const sweeping = sweeper.run(signal);
-      const ringing = ringAll(inbox, signal).catch((error) => {
+      const ringing = ringForAnswers(outbox, inbox, signal).catch((error) => {
         log.warn('the clients that wait cannot be woken', { why: messageOf(error) });
       });
       for await (const name of arrivals.names(signal)) {
