@@ -19,7 +19,7 @@ export type ClientOptions = {
   readonly args: readonly string[];
   readonly engine: EngineView;
   /** Where its command leaves marks. */
-  readonly dir: string;
+  readonly marks: string;
   readonly project: string;
 };
 
@@ -57,13 +57,13 @@ export async function startBackupClient({ runDir, args }: ClientOptions): Promis
 
 /** Starts it in a container. Where the engine is away for good, so is the container. */
 export async function startContainerClient(options: ClientOptions): Promise<ClientProcess> {
-  const { runDir, args, engine, dir, project } = options;
+  const { runDir, args, engine, marks, project } = options;
   await publishedIn(runDir);
   const { Id: id } = await engine.ask<{ readonly Id: string }>('POST', '/containers/create', {
     Image: BUSYBOX,
     Cmd: ['/run/sidehook/sidehook', ...args],
     Labels: { 'faults.client': project },
-    HostConfig: { Binds: [`${runDir}:/run/sidehook`, `${dir}:${dir}`], NetworkMode: 'none' },
+    HostConfig: { Binds: [`${runDir}:/run/sidehook`, `${marks}:${marks}`], NetworkMode: 'none' },
   });
   await engine.ask('POST', `/containers/${id}/start`);
   let exitCode: number | undefined;

@@ -22,7 +22,7 @@ export type Excuse = {
 };
 
 /** Nothing is excused: whatever happened, happened to the sidecar alone. */
-function noExcuse(): Excuse {
+export function noExcuse(): Excuse {
   const flags = { anyOrder: false, deaf: false, touched: false, noContainerHooks: false, ends: false };
   return { down: new Set(), codes: new Set([75]), ...flags };
 }

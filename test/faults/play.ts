@@ -1,5 +1,5 @@
 /** One whole backup or restore, from the workloads' point of view, with whatever happens to the daemon meanwhile. */
-import { readdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../support/until.ts';
 import { type ClientProcess, startBackupClient, startContainerClient } from './client.ts';
@@ -93,16 +93,20 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   if (!isAsMeant(shop.services, before)) throw new Error(`not as it should be before: ${JSON.stringify(before)}`);
   const beganAt = BigInt(Date.now()) * 1_000_000n;
   const dir = await shop.makeDir();
+  const marks = join(dir, 'marks'); // all that a client in a container may see: who can write the state is refused
+  await mkdir(marks);
   await using _prepared = await script.prepare?.(dir);
   const { engineHost = `unix://${engine.socketPath}`, preload = [] } = script;
   const env = script.env?.(dir) ?? {};
   await using daemon = await openDaemon({ dir, hooksDir, scope: project, engineHost, kills, names, env, preload });
-  const waiting = script.waits ? `i=0; until [ -e '${dir}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done` : '';
-  const command = `: >'${dir}/begin-'$$; sleep 0.2; ${waiting}\n: >'${dir}/end-'$$; exit ${commandCode}`;
+  const waiting = script.waits
+    ? `i=0; until [ -e '${marks}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done`
+    : '';
+  const command = `: >'${marks}/begin-'$$; sleep 0.2; ${waiting}\n: >'${marks}/end-'$$; exit ${commandCode}`;
   const failing = script.isHookFailing ? ['--param', 'FAIL=40-tool'] : [];
   const args = ['run', operation, ...failing, '--connect-timeout', '2m', '--', 'sh', '-c', command];
   const start = script.client === 'container' ? startContainerClient : startBackupClient;
-  await using client = await start({ runDir: daemon.runDir, args, engine, dir, project });
+  await using client = await start({ runDir: daemon.runDir, args, engine, marks, project });
 
   const missed: string[] = [];
   const wait = async (what: string, deadlineMs: number, condition: () => Promise<boolean> | boolean): Promise<void> => {
@@ -111,11 +115,11 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
     await until(isSo, { what, deadlineMs, everyMs: 100 }).catch((error: Error) => void missed.push(error.message));
   };
   const events = () => shop.eventsSince(beganAt);
-  const hasBegun = async (): Promise<boolean> => (await commandsOf(dir)).length > 0;
-  const go = (): Promise<void> => writeFile(join(dir, 'go'), '');
+  const hasBegun = async (): Promise<boolean> => (await commandsOf(marks)).length > 0;
+  const go = (): Promise<void> => writeFile(join(marks, 'go'), '');
   await script.meanwhile?.({ shop, daemon, client, dir, events, hasBegun, go });
   await wait('the client to end', CLIENT_MS, () => client.exitCode() !== undefined);
-  const commands = await commandsOf(dir);
+  const commands = await commandsOf(marks);
   const isKept = operation === 'restore' && client.exitCode() !== 0 && commands.length > 0;
   await wait('the run to be over', SETTLE_MS, async () => isOver(await runsOf(daemon), isKept));
   const areUp = async (): Promise<boolean> => {
@@ -146,7 +150,7 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   return {
     ...{ operation, commandCode, before, after, lives, status, missed, isKept },
     isHookFailing: script.isHookFailing === true,
-    commands: await commandsOf(dir),
+    commands: await commandsOf(marks),
     events: events(),
     calls: await shop.calls(),
     exitCode: client.exitCode(),

@@ -24,7 +24,7 @@ export type Service = {
 };
 
 /** A chain with a health check, one beside it that is paused, and one that is not held. */
-const FIVE: readonly Service[] = [
+export const FIVE: readonly Service[] = [
   { name: 'db', hold: 'stop', hasCheck: true },
   { name: 'cache', hold: 'pause' },
   { name: 'app', hold: 'stop', after: { db: 'service_healthy', cache: 'service_started' } },
