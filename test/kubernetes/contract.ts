@@ -1,6 +1,6 @@
 /**
- * The drivers' contract, on a real cluster. By hand (npm run test:kubernetes -- test/kubernetes/contract.ts): "tells
- * incarnations apart" was seen to fail in one of two runs, and why is not known yet.
+ * The drivers' contract, on a real cluster. By hand (npm run test:kubernetes -- test/kubernetes/contract.ts): it gives a
+ * hold one second, in which a busy node does not always end a pod.
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
