@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -201,6 +201,20 @@ describe('the client, when things go wrong', { concurrency: 3 }, () => {
         await bench.stop();
         assert.equal(await client.ended, 69);
         assert.equal(client.err(), 'sidehook: backup pre: the sidecar went away, and did not come back within 5s\n');
+      });
+
+      it('is woken by the next start for an answer of which the dead sidecar did not tell it', async () => {
+        await using bench = await openSpoolBench({ script: () => undefined });
+        const client = bench.client(argv, ['signal', 'backup', 'pre', '--connect-timeout', '10m']);
+        const { request } = await untilAsked(bench, 'pre');
+        await bench.stop();
+        const answer = bench.path('spool/out', `${request.id}.ans`);
+        writeFileSync(`${answer}.tmp`, 'exit=42\nmessage=as it was\nend=1\n');
+        renameSync(`${answer}.tmp`, answer);
+        await bench.start();
+        assert.equal(await client.ended, 42, client.err());
+        assert.equal(client.err(), 'sidehook: as it was\n');
+        assert.deepEqual(bench.asked(), ['backup pre']);
       });
 
       it('leaves a post that nobody picked up for the next sidecar', async () => {
