@@ -93,18 +93,26 @@ function whyOf(outcome: Outcome): string {
   return outcome.why;
 }
 
-/** The tests; `setUp` opens a bench of its own for each. `kinds`: how this engine holds. */
+/** How an engine holds. */
+type Holding = {
+  readonly kinds: readonly [HoldKind, ...HoldKind[]];
+  /** What its workload has to end: after that some engines kill it, and others give up. */
+  readonly termMs: number;
+};
+
+/** The tests; `setUp` opens a bench of its own for each. */
 export function driverContract(
   name: string,
   setUp: () => Promise<Bench>,
-  kinds: readonly [HoldKind, ...HoldKind[]] = ['stop', 'pause'],
+  { kinds = ['stop', 'pause'], termMs = 1_000 }: Partial<Holding> = {},
 ): void {
-  describe(`driver contract: ${name}: looking`, () => lookContract(setUp, kinds[0]));
-  describe(`driver contract: ${name}: hooks`, () => execContract(setUp, kinds));
-  describe(`driver contract: ${name}: holds`, () => holdContract(setUp, kinds));
+  const holding = { kinds, termMs };
+  describe(`driver contract: ${name}: looking`, () => lookContract(setUp, holding));
+  describe(`driver contract: ${name}: hooks`, () => execContract(setUp, holding));
+  describe(`driver contract: ${name}: holds`, () => holdContract(setUp, holding));
 }
 
-function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
+function lookContract(setUp: () => Promise<Bench>, { kinds: [kind], termMs }: Holding): void {
   it('sees the workload, and the same in a look as in an inspection', async ({ signal }) => {
     await using bench = await setUp();
     const { driver, workload } = bench;
@@ -120,7 +128,7 @@ function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
     await using bench = await setUp();
     const { driver, workload } = bench;
     const found: (Workload | undefined)[] = [await driver.inspect(workload, signal)];
-    await driver.hold(workload, kind, 1_000, signal);
+    await driver.hold(workload, kind, termMs, signal);
     found.push(await driver.inspect(workload, signal));
     await driver.release(workload, kind, signal);
     found.push(await driver.inspect(workload, signal));
@@ -189,7 +197,7 @@ function lookContract(setUp: () => Promise<Bench>, kind: HoldKind): void {
   });
 }
 
-function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): void {
+function execContract(setUp: () => Promise<Bench>, { kinds, termMs }: Holding): void {
   it('passes exit codes on, and only 0 is a success', async ({ signal }) => {
     await using bench = await setUp();
     for (const exitCode of [0, 1, 3, 42, 75, 124, 126, 127, 137]) {
@@ -269,7 +277,7 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
   for (const kind of kinds) {
     it(`runs nothing in what is held by ${kind}, and says why`, async ({ signal }) => {
       await using bench = await setUp();
-      await bench.driver.hold(bench.workload, kind, 1_000, signal);
+      await bench.driver.hold(bench.workload, kind, termMs, signal);
       const call = aCall(bench.workload, bench.program({ out: 'ran' }));
       const { outcome, out } = await runToEnd(bench.driver, call, signal);
       assert.equal(outcome.status, 'broken');
@@ -305,13 +313,13 @@ function execContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
   }
 }
 
-function holdContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): void {
+function holdContract(setUp: () => Promise<Bench>, { kinds, termMs }: Holding): void {
   for (const kind of kinds) {
     it(`holds by ${kind} and releases, and does each twice without complaint`, async ({ signal }) => {
       await using bench = await setUp();
       const { driver, workload } = bench;
       for (const _ of [1, 2]) {
-        const held = await driver.hold(workload, kind, 1_000, signal);
+        const held = await driver.hold(workload, kind, termMs, signal);
         assert.equal(held.state, kind === 'pause' ? 'paused' : 'exited');
         assert.equal(await bench.state(), held.state);
         assert.deepEqual(await driver.inspect(workload, signal), held);
@@ -332,7 +340,7 @@ function holdContract(setUp: () => Promise<Bench>, kinds: readonly HoldKind[]): 
     await using bench = await setUp();
     await bench.remove();
     for (const kind of kinds) {
-      await assert.rejects(bench.driver.hold(bench.workload, kind, 1_000, signal), isCode('workload-failed'));
+      await assert.rejects(bench.driver.hold(bench.workload, kind, termMs, signal), isCode('workload-failed'));
       await assert.rejects(bench.driver.release(bench.workload, kind, signal), isCode('workload-failed'));
     }
   });

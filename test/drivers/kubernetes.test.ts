@@ -1,4 +1,4 @@
 import { driverContract } from './contract.ts';
 import { openKubernetesBench } from './kubernetes-bench.ts';
 
-driverContract('kubernetes, scripted', openKubernetesBench, ['scale']);
+driverContract('kubernetes, scripted', openKubernetesBench, { kinds: ['scale'] });

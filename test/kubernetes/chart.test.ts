@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { BUSYBOX } from '../support/images.ts';
-import { type Namespace, openNamespace } from './namespace.ts';
+import { leavesNothing, type Namespace, openNamespace } from './namespace.ts';
 
 const SUITE_MS = 15 * 60_000;
 const RELEASE = 'nightly-sidehook';
@@ -59,10 +59,6 @@ describe('the chart, with hooks in the sidecar', { timeout: SUITE_MS }, () => {
   });
 
   it('leaves nothing when it is uninstalled', async () => {
-    await space.kubectl('delete', 'jobs', '--all');
-    assert.equal((await space.helm('uninstall', RELEASE, '--wait')).exitCode, 0);
-    const kinds = 'all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,persistentvolumeclaims';
-    const left = (await space.kubectl('get', kinds, '--output=name')).split('\n').filter(Boolean);
-    assert.deepEqual(left.toSorted(), ['configmap/kube-root-ca.crt', 'serviceaccount/default']);
+    await leavesNothing(space, RELEASE);
   });
 });

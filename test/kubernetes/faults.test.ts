@@ -16,7 +16,7 @@ describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
     await stack.signal(pod, 'sidehook', 'SIGKILL');
     const isBack = async () => {
       const [sidecar] = (await stack.get('pod', pod)).status.initContainerStatuses;
-      return sidecar.restartCount === 1 && sidecar.state.running !== undefined;
+      return sidecar.restartCount > 0 && sidecar.state.running !== undefined;
     };
     await until(isBack, { what: 'the sidecar to be started again', deadlineMs: SLOW_MS, everyMs: 250 });
     await stack.goOn(pod);
@@ -101,7 +101,7 @@ describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
     const { status } = await stack.get('pod', pod);
     assert.equal(status.containerStatuses[0].state.terminated.reason, 'OOMKilled');
     await stack.isUp();
-    assert.equal(await stack.diary(), 'backup pre \nbackup post failure');
+    assert.match(await stack.diary(), ENDED); // some kernels end the command alone, and some the whole container
   });
 });
 

@@ -6,8 +6,11 @@ import { findHelm } from '../helm/helm.ts';
 import { until } from '../support/until.ts';
 
 const CHART = resolve(import.meta.dirname, '../../helm/sidehook');
-/** On a busy machine a pod may need half a minute to be there. */
+/** For whatever takes some seconds: on a busy machine a pod alone may need half a minute to be there. */
 export const SLOW_MS = 400_000;
+
+/** Backups and recoveries begin when a test says so. */
+const QUIET = { cronJob: { suspend: true }, recovery: { suspend: true } };
 
 /** How a command ended; whatever it said is in `all`. */
 export type Said = { readonly exitCode: number; readonly out: string; readonly all: string };
@@ -69,9 +72,8 @@ export async function openNamespace(prefix: string): Promise<Namespace> {
   }
   const helm = async (...args: readonly string[]) => run(await findHelm(), args);
   async function install(release: string, values: object): Promise<void> {
-    const quiet = '--set=recovery.suspend=true'; // it begins when a test says so
-    const args = ['upgrade', '--install', release, CHART, '--values', '-', quiet];
-    const said = await run(await findHelm(), args, JSON.stringify(values));
+    const args = ['upgrade', '--install', release, CHART, '--values', '-'];
+    const said = await run(await findHelm(), args, JSON.stringify({ ...QUIET, ...values }));
     if (said.exitCode !== 0) throw new Error(`helm install: ${said.all}`);
   }
   async function runNow(cronJob: string): Promise<string> {
@@ -91,7 +93,8 @@ export async function openNamespace(prefix: string): Promise<Namespace> {
       return is === 'Succeeded' || is === 'Failed' ? found : undefined;
     };
     const found = await until(phase, { what: `job ${job} to end`, deadlineMs: SLOW_MS, everyMs: 250 });
-    const statuses = [...found.status.containerStatuses, ...(found.status.initContainerStatuses ?? [])];
+    const { containerStatuses = [], initContainerStatuses = [] } = found.status;
+    const statuses = [...containerStatuses, ...initContainerStatuses];
     const exitCode = statuses.find((status) => status.name === container)?.state.terminated?.exitCode ?? -1;
     const out = await kubectl('logs', pod, '--container', container);
     return { exitCode, out, all: out };
@@ -112,4 +115,23 @@ export async function openNamespace(prefix: string): Promise<Namespace> {
       await tryKubectl('delete', 'pods', '--all', '--grace-period=1', '--wait=false');
     },
   };
+}
+
+/** Uninstalls a release, and waits until its namespace is as bare as it began. @throws saying what is left */
+export async function leavesNothing(space: Namespace, release: string): Promise<void> {
+  await space.kubectl('delete', 'jobs', '--all', '--wait'); // those that tests began, which Helm does not know
+  const { exitCode, all } = await space.helm('uninstall', release, '--wait', '--timeout', `${SLOW_MS}ms`);
+  if (exitCode !== 0) throw new Error(`helm uninstall: ${all}`);
+  const kinds = 'all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,persistentvolumeclaims';
+  const bare = ['configmap/kube-root-ca.crt', 'serviceaccount/default'];
+  let left: readonly string[] = [];
+  const isBare = async () => {
+    const found = (await space.kubectl('get', kinds, '--output=name')).split('\n').filter(Boolean);
+    left = found.filter((name) => !bare.includes(name));
+    return left.length === 0;
+  };
+  // What has been deleted may take its time to end.
+  await until(isBare, { what: 'nothing to be left', deadlineMs: SLOW_MS, everyMs: 500 }).catch((cause: unknown) => {
+    throw new Error(`${release} is uninstalled, and there still is ${left.join(', ')}`, { cause });
+  });
 }

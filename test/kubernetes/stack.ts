@@ -38,7 +38,7 @@ export async function openStack(name: string, values: object = {}): Promise<Stac
   ];
   await space.install(RELEASE, {
     ...{ engine: 'kubernetes', hooks: { '10-vault': hook.join('\n') }, backup: PATIENT_BACKUP },
-    ...{ cronJob: { suspend: true }, recovery: { suspend: true }, ...values },
+    ...values,
   });
   for (const workload of [...Object.keys(HELD_WORKLOADS), 'deployment/vault']) {
     await space.kubectl('rollout', 'status', workload, `--timeout=${SLOW_MS}ms`);

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { BUSYBOX } from '../support/images.ts';
-import { type Namespace, openNamespace } from './namespace.ts';
+import { until } from '../support/until.ts';
+import { leavesNothing, type Namespace, openNamespace, SLOW_MS } from './namespace.ts';
 import { aWorkload, HELD } from './objects.ts';
 import { openStack, RELEASE, type Stack } from './stack.ts';
 
@@ -17,9 +18,9 @@ describe('a backup on a cluster', { timeout: SUITE_MS }, () => {
 
   it('scales down, runs hooks in pods, scales up, and ends with its sidecar', async () => {
     const { job, pod } = await stack.begin();
-    const selector = 'app in (web,db)';
     // One that has ended may still be on its way out of the API.
-    const left = (await stack.list('pods', selector)).filter(({ status }) => status.phase !== 'Succeeded');
+    const isAlive = ({ status }: { status: { phase: string } }) => !['Succeeded', 'Failed'].includes(status.phase);
+    const left = (await stack.list('pods', 'app in (web,db)')).filter(isAlive);
     assert.deepEqual(left, [], 'pods that still run while the backup runs');
     assert.equal(await stack.diary(), 'backup pre ');
     assert.equal((await stack.list('leases')).filter(({ metadata }) => metadata.name.includes('hold')).length, 2);
@@ -57,7 +58,7 @@ describe('a backup on a cluster', { timeout: SUITE_MS }, () => {
   });
 
   it('passes `helm test`, and says what it would do', async () => {
-    const { exitCode, all } = await stack.helm('test', RELEASE, '--logs', '--timeout', '150s');
+    const { exitCode, all } = await stack.helm('test', RELEASE, '--logs', '--timeout', `${SLOW_MS}ms`);
     assert.equal(exitCode, 0, all);
     assert.match(all, /deployment\/web/);
     assert.match(all, /10-vault/);
@@ -65,12 +66,7 @@ describe('a backup on a cluster', { timeout: SUITE_MS }, () => {
 
   it('leaves nothing when it is uninstalled', async () => {
     await stack.kubectl('delete', 'deployment/web', 'deployment/vault', 'statefulset/db', '--wait');
-    await stack.kubectl('delete', 'jobs', '--all', '--wait');
-    assert.equal((await stack.helm('uninstall', RELEASE, '--wait')).exitCode, 0);
-    const kinds = 'all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,persistentvolumeclaims';
-    await stack.kubectl('wait', 'pods', '--all', '--for=delete', '--timeout=150s');
-    const left = (await stack.kubectl('get', kinds, '--output=name')).split('\n').filter(Boolean);
-    assert.deepEqual(left.toSorted(), ['configmap/kube-root-ca.crt', 'serviceaccount/default']);
+    await leavesNothing(stack, RELEASE);
   });
 });
 
@@ -79,20 +75,22 @@ describe('a backup that fails on a cluster', { timeout: SUITE_MS }, () => {
   before(async () => {
     space = await openNamespace('fails');
     await space.apply(aWorkload('Deployment', 'web', { annotations: HELD }), aWorkload('Deployment', 'vault'));
-    for (const name of ['web', 'vault']) await space.kubectl('rollout', 'status', `deployment/${name}`);
+    for (const name of ['web', 'vault']) {
+      await space.kubectl('rollout', 'status', `deployment/${name}`, `--timeout=${SLOW_MS}ms`);
+    }
   });
   after(() => space[Symbol.asyncDispose]());
 
   const hook = (line: string) => `#!/bin/sh\n# sidehook: target=pod:app=vault on=backup.pre while=held\n${line}\n`;
   async function backUp(values: object) {
     const backup = { image: BUSYBOX, command: ['echo', 'the data'] };
-    const quiet = { cronJob: { suspend: true }, recovery: { suspend: true } };
-    await space.install(RELEASE, { engine: 'kubernetes', backup, ...quiet, ...values });
+    await space.install(RELEASE, { engine: 'kubernetes', backup, ...values });
     return space.ended(await space.runNow(RELEASE));
   }
   const isUp = async () => {
     assert.equal(await space.kubectl('get', 'deployment/web', '--output=jsonpath={.spec.replicas}'), '1');
-    assert.deepEqual(await space.list('leases'), []);
+    const noLease = async () => (await space.list('leases')).length === 0;
+    await until(noLease, { what: 'no Lease to be left', deadlineMs: SLOW_MS, everyMs: 250 });
   };
 
   it("brings a pod hook's exit code to the backup's container, and all back up", async () => {

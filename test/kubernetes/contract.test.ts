@@ -1,7 +1,4 @@
-/**
- * The drivers' contract, on a real cluster. By hand (npm run test:kubernetes -- test/kubernetes/contract.ts): it gives a
- * hold one second, in which a busy node does not always end a pod.
- */
+/** The drivers' contract, on a real cluster. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -14,7 +11,7 @@ import { until } from '../support/until.ts';
 import { type Namespace, openNamespace, SLOW_MS } from './namespace.ts';
 import { aWorkload } from './objects.ts';
 
-driverContract('kubernetes, real', openBench, ['scale']);
+driverContract('kubernetes, real', openBench, { kinds: ['scale'], termMs: SLOW_MS });
 
 /** The workload is the Deployment `db`, of one pod; hooks run in that. */
 async function openBench(): Promise<Bench> {
