@@ -135,7 +135,10 @@ export async function release(holder: Holder, ref: WorkloadRef, signal: AbortSig
     if (found === undefined) return 'none';
     const held = readHoldLease(found);
     const sharers = held.sharers.filter((one) => one.holder !== identity);
-    return sharers.length === held.sharers.length ? found : changeLease(holder, found, { ...held, sharers }, signal);
+    if (sharers.length === held.sharers.length) return found;
+    // Who is in it still renews it, and not we.
+    const by = { ...holder, identity: sharers[0]?.holder ?? identity };
+    return changeLease(by, found, { ...held, sharers }, signal);
   });
   const held = lease === 'none' ? undefined : readHoldLease(lease);
   if (held !== undefined && held.sharers.length > 0) return;
@@ -154,7 +157,11 @@ export async function release(holder: Holder, ref: WorkloadRef, signal: AbortSig
     const replicas = isSame ? (held?.replicas ?? LEAST) : LEAST;
     return (await writeScale(api, ref, scale, replicas, doing, signal)) ? true : undefined;
   });
-  if (lease !== 'none') await deleteLease(api, lease, signal); // changed since: somebody holds it anew
+  await untilUndisturbed(doing, async () => {
+    const now = await getLease(api, leaseName('hold', ref.key), signal);
+    if (now === undefined || readHoldLease(now).sharers.length > 0) return true; // somebody holds it anew
+    return (await deleteLease(api, now, signal)) ? true : undefined; // else it was renewed just now
+  });
 }
 
 async function mustFind(api: Api, ref: WorkloadRef, doing: string, signal: AbortSignal): Promise<Controller> {

@@ -18,7 +18,8 @@ import {
 import type { Lease } from './kubernetes-objects.ts';
 import { getController } from './kubernetes-pods.ts';
 import { progressOf, readRecord, recordOf, writeRecord } from './kubernetes-record.ts';
-import { readHoldLease, type Sharer, writeHoldLease } from './kubernetes-workload.ts';
+import { openEyes } from './kubernetes-sight.ts';
+import { type HoldLease, readHoldLease, type Sharer, writeHoldLease } from './kubernetes-workload.ts';
 
 /** Where it is kept, and by whom. */
 export type LedgerOptions = {
@@ -28,14 +29,11 @@ export type LedgerOptions = {
   readonly pace: Pace;
 };
 
-/** Whose a Lease is that nobody can tell to be alive or lost: since when it has stood still, by our own clock. */
-type Sighting = { readonly pulse: string; readonly atMs: number; readonly hasMoved: boolean };
-
 export type OpenLedger = Ledger & { sharersOf(key: string): readonly Sharer[] };
 
 export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLedger {
   const open = new Map<string, LostRun>();
-  const sightings = new Map<string, Sighting>();
+  const look = openEyes(pace);
   const content = {
     pace,
     get holder(): string {
@@ -148,7 +146,7 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       const runs: LostRun[] = [];
       const holds: Lost['holds'][number][] = [];
       let undecided = 0;
-      forgetSightings(leases);
+      const sightOf = look(leases);
       const alive = new Set(
         leases.flatMap((lease) => (lease.kind === 'hold' ? [] : [readRecord(lease)?.run.id ?? ''])),
       );
@@ -159,58 +157,35 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
           if (phase === 'closed') await this.close(run?.run.id ?? '', signal);
           else await updateLease(api, lease, { ...content, annotations: {} }, signal);
           if (run !== undefined && phase === undefined && !open.has(run.run.id)) runs.push(run); // taken over, and not begun
+          if (lease.kind === 'hold' && isOrphan(lease, alive)) holds.push(...lostHold(lease));
           continue;
         }
-        const seen = sight(lease);
+        if (lease.kind === 'hold' && !isOrphan(lease, alive)) continue; // its run speaks for it
+        const seen = sightOf(lease);
         if (seen === 'lost') {
-          const taken = await takeOver(lease, alive, signal);
+          const { name } = lease.metadata;
+          log?.warn('a sidehook was lost: taking over what it left', {
+            lease: name,
+            holder: lease.spec?.holderIdentity,
+          });
+          const taken = await takeOver(lease, signal);
           if (taken?.run !== undefined) runs.push(taken.run);
-          if (taken?.hold !== undefined) holds.push(taken.hold);
+          holds.push(...(taken?.holds ?? []));
         } else if (seen === 'undecided') undecided += 1;
       }
       return { runs, holds, undecided };
     },
   };
 
-  /** Whether its holder lives, for all that we have seen of it. */
-  function sight(lease: Lease): 'lost' | 'alive' | 'undecided' {
-    const { uid = '', name } = lease.metadata;
-    const pulse = `${lease.spec?.holderIdentity} ${lease.spec?.renewTime}`;
-    const before = sightings.get(uid);
-    const nowMs = performance.now();
-    if (before?.pulse !== pulse) {
-      sightings.set(uid, { pulse, atMs: nowMs, hasMoved: before !== undefined });
-      return before === undefined ? 'undecided' : 'alive';
-    }
-    const termMs = Math.min((lease.spec?.leaseDurationSeconds ?? 60) * 1000, pace.durationMs);
-    if (nowMs - before.atMs < termMs) return before.hasMoved ? 'alive' : 'undecided';
-    log?.warn('a sidehook was lost: taking over what it left', { lease: name, holder: lease.spec?.holderIdentity });
-    return 'lost';
-  }
-
-  function forgetSightings(leases: readonly Lease[]): void {
-    const there = new Set(leases.map(({ metadata }) => metadata.uid));
-    for (const uid of sightings.keys()) if (!there.has(uid)) sightings.delete(uid);
-  }
-
   async function takeOver(
     lease: Lease & { readonly kind: LeaseKind },
-    alive: ReadonlySet<string>,
     signal: AbortSignal,
-  ): Promise<{ readonly run?: LostRun; readonly hold?: Lost['holds'][number] } | undefined> {
+  ): Promise<{ readonly run?: LostRun; readonly holds?: Lost['holds'] } | undefined> {
     if (lease.kind === 'hold') {
       const held = readHoldLease(lease);
-      if (held.sharers.some(({ run }) => alive.has(run))) return undefined; // with its run, or not at all
       const sharers = held.sharers.map((one) => ({ ...one, holder: identity() }));
-      const taken = await updateLease(
-        api,
-        lease,
-        { ...content, annotations: writeHoldLease({ ...held, sharers }) },
-        signal,
-      );
-      const key = lease.metadata.annotations?.['sidehook.io/workload'];
-      if (taken === undefined || key === undefined) return undefined;
-      return { hold: { ref: { key, instance: held.uid, name: key }, runs: sharers.map(({ run }) => run) } };
+      const taken = await writeHold(lease, { ...held, sharers }, signal);
+      return taken === undefined ? undefined : { holds: lostHold(taken) };
     }
     const run = readRecord(lease);
     if (run === undefined) return undefined;
@@ -218,6 +193,10 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     for (const { key } of run.holds)
       await changeSharers(key, run.run.id, (one) => ({ ...one, holder: identity() }), signal);
     return { run };
+  }
+
+  function writeHold(lease: Lease, held: HoldLease, signal: AbortSignal): Promise<Lease | undefined> {
+    return updateLease(api, lease, { ...content, annotations: writeHoldLease(held) }, signal);
   }
 
   async function changeSharers(
@@ -231,7 +210,7 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       if (lease === undefined) return true;
       const held = readHoldLease(lease);
       const sharers = held.sharers.map((one) => (one.run === runId ? change(one) : one));
-      return updateLease(api, lease, { ...content, annotations: writeHoldLease({ ...held, sharers }) }, signal);
+      return writeHold(lease, { ...held, sharers }, signal);
     });
   }
 
@@ -244,7 +223,20 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     if (sharers.length === held.sharers.length && sharers.length > 0) return;
     const controller = await getController(api, key, signal);
     if (controller !== undefined && controller.spec.replicas === 0) return;
-    if (sharers.length === 0) await deleteLease(api, lease, signal);
-    else await updateLease(api, lease, { ...content, annotations: writeHoldLease({ ...held, sharers }) }, signal);
+    const [other] = sharers;
+    if (other === undefined) return void (await deleteLease(api, lease, signal));
+    const annotations = writeHoldLease({ ...held, sharers });
+    await updateLease(api, lease, { ...content, holder: other.holder, annotations }, signal); // who is in it renews it
   }
+}
+
+/** No run that anybody answers for needs it held. */
+function isOrphan(lease: Lease, alive: ReadonlySet<string>): boolean {
+  return !readHoldLease(lease).sharers.some(({ run }) => alive.has(run));
+}
+
+function lostHold(lease: Lease): Lost['holds'] {
+  const key = lease.metadata.annotations?.['sidehook.io/workload'];
+  const { uid, sharers } = readHoldLease(lease);
+  return key === undefined ? [] : [{ ref: { key, instance: uid, name: key }, runs: sharers.map(({ run }) => run) }];
 }

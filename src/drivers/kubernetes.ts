@@ -1,6 +1,6 @@
 /** Kubernetes: hooks in pods, and Deployments and StatefulSets that are scaled to zero and back. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { OperationalError } from '../core/errors.ts';
@@ -94,12 +94,11 @@ export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOp
 /** Who we are in Leases: as long as the journal lives, for what the journal knows is what we can finish ourselves. */
 function identityOf(stateDir: string, name: string): string {
   const path = join(stateDir, 'identity');
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    const identity = `${name}_${randomBytes(6).toString('hex')}`;
-    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
-    writeFileSync(path, identity);
-    return identity;
-  }
+  const known = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
+  if (known !== '') return known; // a crash may have left an empty one
+  const identity = `${name}_${randomBytes(6).toString('hex')}`;
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  writeFileSync(`${path}.new`, identity, { flush: true });
+  renameSync(`${path}.new`, path);
+  return identity;
 }
