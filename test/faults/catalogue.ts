@@ -106,7 +106,8 @@ const killEngine: Draw = (dice) => {
     told: `dockerd is killed, ${engine === 'live' ? 'with' : 'without'} live-restore, and back after ${ms} ms`,
     needs: { engine, policies: true, ...(client === undefined ? {} : { client }) },
     async act({ lane, shop, excuse }) {
-      await hurtEngine(excuse, shop.services, await shop.lives(), engine === 'plain');
+      const comesBack = engine === 'plain' ? AFTER_CRASH : undefined;
+      await hurtEngine(excuse, shop.services, await shop.lives(), comesBack);
       await lane.engine.stopDaemon('SIGKILL');
       await pause(ms);
       await lane.engine.startDaemon();
@@ -119,7 +120,7 @@ const cutPower: Draw = (dice) => ({
   told: 'the machine loses its power, and boots again',
   needs: { engine: 'plain', policies: true, client: 'container' },
   async act({ lane, shop, excuse, daemon, client }) {
-    await hurtEngine(excuse, shop.services, await shop.lives(), true);
+    await hurtEngine(excuse, shop.services, await shop.lives(), AFTER_BOOT);
     client.signal('SIGKILL', 'all');
     daemon.kill();
     await lane.engine.cutPower();
@@ -337,19 +338,26 @@ function stranger(excuse: Excuse, name: string): void {
   if (name === 'db') excuse.noContainerHooks = true;
 }
 
-/** What ran when the engine went down comes back by its policy alone; what we had stopped is ours to start. */
+/** Whom the engine starts again by itself. After a crash it stops what still runs first, as if somebody had told it to. */
+const AFTER_CRASH = ['always'];
+const AFTER_BOOT = ['always', 'unless-stopped'];
+
+/**
+ * What ran when the engine went down comes back by its policy alone; what we had stopped is ours to start.
+ * `comesBack`: with which policy; undefined: nothing went down with the engine.
+ */
 async function hurtEngine(
   excuse: Excuse,
   services: readonly Service[],
   lives: Readonly<Record<string, Life | undefined>>,
-  isDeadly: boolean,
+  comesBack: readonly string[] | undefined,
 ): Promise<void> {
   Object.assign(excuse, { codes: 'any', anyOrder: true, deaf: true, noContainerHooks: true });
-  if (!isDeadly) return;
+  if (comesBack === undefined) return;
   excuse.touched = true;
   for (const { name, more } of services) {
     const policy = (more as { readonly restart?: string } | undefined)?.restart ?? 'no';
-    if (lives[name]?.isRunning && (policy === 'no' || policy === 'on-failure')) excuse.down.add(name);
+    if (lives[name]?.isRunning && !comesBack.includes(policy)) excuse.down.add(name);
   }
 }
 

@@ -117,6 +117,7 @@ export function viewEngine(socketPath: string): EngineView {
       response = await dial('GET', `/events?since=${beganAt}&filters=${filters}`, undefined, 0);
       const lines = createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY });
       lines.on('line', take);
+      lines.on('error', () => undefined); // it was cut off, and is followed again
       response.once('close', () => void listenAgain());
     };
     const listenAgain = async (): Promise<void> => {
