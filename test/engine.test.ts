@@ -113,6 +113,17 @@ describe('a throw-away engine', { skip }, () => {
     await until(async () => (await on('ps', '--format={{.Names}}')) === 'steady', { what: 'steady alone to run' });
   });
 
+  // Which is why the sidecar is to have `always`.
+  it('comes back after a crash with what is always to restart, and not with what was not stopped', async () => {
+    await using engine = await openPrivateEngine();
+    const on = await withBusybox(engine);
+    for (const policy of ['always', 'unless-stopped'])
+      await on('run', '--detach', `--name=${policy}`, `--restart=${policy}`, '--init', BUSYBOX, 'sleep', '1000');
+    await engine.stopDaemon('SIGKILL');
+    await engine.startDaemon();
+    await until(async () => (await on('ps', '--format={{.Names}}')) === 'always', { what: 'always alone to run' });
+  });
+
   it('can be left without its daemon, and given it back', async () => {
     await using engine = await openPrivateEngine(['--live-restore']);
     const on = await withBusybox(engine);

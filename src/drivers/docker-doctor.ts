@@ -82,7 +82,9 @@ function restartOf(container: Inspected, scope: Lookout['scope']): Finding {
   const what = 'restart policy';
   const isMissing = notesOfSelf({ kind: 'container', container }, { scope, holds: false }).includes(NO_RESTART_POLICY);
   if (isMissing) return { what, level: 'fail', says: NO_RESTART_POLICY };
-  return { what, level: 'ok', says: String(container.HostConfig.RestartPolicy?.Name) };
+  const policy = String(container.HostConfig.RestartPolicy?.Name);
+  if (policy === 'always') return { what, level: 'ok', says: policy };
+  return { what, level: 'warn', says: `${policy}: an engine that crashed leaves it down: set restart: always` };
 }
 
 function graceOf({ Config }: Inspected): Finding {

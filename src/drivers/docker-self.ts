@@ -136,7 +136,7 @@ export function whyNothingIsHeld(self: Self, stateDir: string): string | undefin
 
 /** A promise that a dead sidecar could not keep. */
 export const NO_RESTART_POLICY =
-  'the sidecar has no restart policy: if it dies, what it holds stays down: set restart: unless-stopped';
+  'the sidecar has no restart policy: if it dies, what it holds stays down: set restart: always';
 
 /** What a stop of the sidecar should leave it to start what it holds; and what an engine leaves where nothing is said. */
 export const ENOUGH_GRACE_S = 60;

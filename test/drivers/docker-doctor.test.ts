@@ -221,7 +221,8 @@ describe('doctor in a container', () => {
     });
     assert.equal(exitCode, 0, JSON.stringify(findings));
     const odd = findings.filter(({ level }) => level !== 'ok').map(({ what }) => what);
-    assert.deepEqual(odd, ['daemon']); // it is down
+    assert.deepEqual(odd, ['daemon', 'restart policy']); // it is down, and `always` would not let us see its end
+    assert.match(of('restart policy')[0]?.says ?? '', /^on-failure: an engine that crashed leaves it down/);
     assert.match(of('clients')[0]?.says ?? '', /-backup shares run\.dir/);
     assert.match(of('state.dir').at(-1)?.says ?? '', new RegExp(`lies on volume ${state}`));
     assert.equal(of('plan backup')[0]?.says, 'hooks: 0, holds: 1');
@@ -256,9 +257,9 @@ describe('doctor in a container', () => {
   it('speaks of the service when it runs in a container of `compose run`', async () => {
     await using stack = await openStack('doctor');
     const labels = composeLabels(stack.name, 'sidehook');
-    await stack.run({ name: 'service', labels, flags: ['--restart', 'unless-stopped', '--stop-timeout', '90'] });
+    await stack.run({ name: 'service', labels, flags: ['--restart', 'always', '--stop-timeout', '90'] });
     const { of } = await examineFromWithin(stack, { labels: { 'com.docker.compose.oneoff': 'True' } });
-    assert.equal(of('restart policy')[0]?.says, 'unless-stopped');
+    assert.equal(of('restart policy')[0]?.says, 'always');
     assert.equal(of('stop grace period')[0]?.says, '90s');
   });
 
