@@ -15,10 +15,10 @@ type Rule = {
 };
 
 const RULES: readonly Rule[] = [
-  { group: '', resource: 'pods', verbs: ['get', 'list', 'watch'] },
+  { group: '', resource: 'pods', verbs: ['get', 'list'] },
   { group: 'apps', resource: 'deployments', verbs: ['get', 'list', 'watch'] },
   { group: 'apps', resource: 'statefulsets', verbs: ['get', 'list', 'watch'] },
-  { group: 'apps', resource: 'replicasets', verbs: ['get', 'list'] },
+  { group: 'apps', resource: 'replicasets', verbs: ['list'] },
   { group: 'coordination.k8s.io', resource: 'leases', verbs: ['get', 'list', 'create', 'update', 'delete'] },
   { group: '', resource: 'pods/exec', verbs: ['create', 'get'], use: 'exec' },
   { group: 'apps', resource: 'deployments/scale', verbs: ['get', 'update'], use: 'scale' },

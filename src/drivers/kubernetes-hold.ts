@@ -29,6 +29,8 @@ export type Holder = {
 };
 
 const POLL_MS = 100;
+/** Who takes long is asked less often. */
+const SLOWEST_POLL_MS = 1_000;
 /** Beyond the longest that a pod itself asks for. */
 const EXTRA_MS = 60_000;
 const DEFAULT_GRACE_S = 30;
@@ -195,7 +197,10 @@ async function writeScale(
   return status !== 409;
 }
 
-/** Waits until no pod of it is left; by the API's word alone a pod that is being deleted still runs. */
+/**
+ * Waits until no pod of it is left; by the API's word alone a pod that is being deleted still runs. The term is for each:
+ * a StatefulSet ends one after the other.
+ */
 async function untilGone(
   api: Api,
   ref: WorkloadRef,
@@ -203,18 +208,23 @@ async function untilGone(
   timeoutMs: number | undefined,
   signal: AbortSignal,
 ): Promise<void> {
-  const began = performance.now();
+  const beganAt = performance.now();
+  let fewest = Number.POSITIVE_INFINITY;
+  let fewerSince = beganAt;
   for (;;) {
     const controller = await mustFind(api, ref, doing, signal);
     const left = (await podsOf(api, controller, signal)).filter(isAlive);
     if (left.length === 0) return;
+    if (left.length < fewest) fewerSince = performance.now();
+    fewest = Math.min(fewest, left.length);
     const graces = left.map(({ spec }) => (spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_S) * 1000);
     const termMs = timeoutMs ?? Math.max(...graces) + EXTRA_MS;
-    if (performance.now() - began > termMs) {
+    if (performance.now() - fewerSince > termMs) {
       const names = left.map(({ metadata }) => metadata.name).join(', ');
       throw failed(doing, `after ${Math.round(termMs / 1000)} s there still is ${names}`);
     }
-    await sleep(POLL_MS, undefined, { signal });
+    const pollMs = Math.min(Math.max(POLL_MS, (performance.now() - beganAt) / 20), SLOWEST_POLL_MS);
+    await sleep(pollMs, undefined, { signal });
   }
 }
 

@@ -8,12 +8,11 @@ import {
   type ControllerKind,
   type Lease,
   listAll,
-  type Metadata,
   type Pod,
   pathOf,
   type ReplicaSet,
 } from './kubernetes-objects.ts';
-import { findPod, getController, isOver, partsOf } from './kubernetes-pods.ts';
+import { findPod, getController, isOver, ownerOf, partsOf } from './kubernetes-pods.ts';
 import { notesOfScalers } from './kubernetes-scalers.ts';
 import { labelsOfAnnotations, workloadOfController, workloadOfPod } from './kubernetes-workload.ts';
 
@@ -42,13 +41,13 @@ export async function look(lookout: Lookout, signal: AbortSignal): Promise<View>
   ];
   const byUid = new Map(owned.map((one) => [one.controller.metadata.uid ?? '', one]));
   for (const { metadata } of replicaSets) {
-    const owner = byUid.get(ownerUid(metadata));
+    const owner = byUid.get(ownerOf(metadata)?.uid ?? '');
     if (owner !== undefined) byUid.set(metadata.uid ?? '', owner);
   }
   const pods = allPods.filter((pod) => !isOver(pod));
-  const ownerOf = (pod: Pod): Owned | undefined => byUid.get(ownerUid(pod.metadata));
+  const ownedBy = (pod: Pod): Owned | undefined => byUid.get(ownerOf(pod.metadata)?.uid ?? '');
   const own = pods.find(({ metadata }) => metadata.name === lookout.ownPod);
-  const self = own === undefined ? undefined : ownerOf(own);
+  const self = own === undefined ? undefined : ownedBy(own);
 
   const holdLeases = new Map<string, Lease>(
     leases.filter(({ kind }) => kind === 'hold').map((one) => [one.metadata.name, one]),
@@ -57,8 +56,8 @@ export async function look(lookout: Lookout, signal: AbortSignal): Promise<View>
     const lease = holdLeases.get(leaseName('hold', `${kind}/${controller.metadata.name}`));
     return workloadOfController(kind, controller, lease, whyUnholdable(controller, self));
   });
-  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownerOf(pod)))];
-  const notes = [...notesOfSilence(owned, pods, ownerOf), ...(await notesOfScalers(api, owned, signal))];
+  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownedBy(pod)))];
+  const notes = [...notesOfSilence(owned, pods, ownedBy), ...(await notesOfScalers(api, owned, signal))];
   return { workloads, notes };
 }
 
@@ -87,7 +86,7 @@ export async function inspectWorkload(
 
 async function ownsPod(api: Api, { metadata }: Controller, name: string, signal: AbortSignal): Promise<boolean> {
   const pod = await findPod(api, { key: `pod/${name}`, instance: '', name }, signal);
-  const owner = pod?.metadata.ownerReferences?.find(({ controller }) => controller);
+  const owner = pod === undefined ? undefined : ownerOf(pod.metadata);
   return owner?.uid === metadata.uid || owner?.name.startsWith(`${metadata.name}-`) === true;
 }
 
@@ -104,17 +103,13 @@ function podWorkload(pod: Pod, owner: Owned | undefined): Workload {
   return workloadOfPod(pod, { key: `${kind}/${controller.metadata.name}`, template });
 }
 
-function ownerUid({ ownerReferences = [] }: Metadata): string {
-  return ownerReferences.find(({ controller }) => controller === true)?.uid ?? '';
-}
-
 /** Hooks that a template asks for, and no pod is there to run them in: nothing is skipped in silence. */
 function notesOfSilence(
   owned: readonly Owned[],
   pods: readonly Pod[],
-  ownerOf: (pod: Pod) => Owned | undefined,
+  ownedBy: (pod: Pod) => Owned | undefined,
 ): Note[] {
-  const withPods = new Set(pods.map(ownerOf));
+  const withPods = new Set(pods.map(ownedBy));
   return owned.flatMap((one) => {
     const { kind, controller } = one;
     const labels = Object.keys(labelsOfAnnotations(controller.spec.template.metadata?.annotations));

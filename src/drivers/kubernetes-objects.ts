@@ -13,7 +13,12 @@ export type Metadata = {
   readonly ownerReferences?: readonly Owner[];
 };
 
-type Owner = { readonly kind: string; readonly name: string; readonly uid: string; readonly controller?: boolean };
+export type Owner = {
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly controller?: boolean;
+};
 
 export type Pod = {
   readonly metadata: Metadata;

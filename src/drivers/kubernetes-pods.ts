@@ -6,8 +6,11 @@ import {
   type ControllerKind,
   getOne,
   listAll,
+  type Metadata,
+  type Owner,
   type Pod,
   pathOf,
+  type ReplicaSet,
   type Selector,
 } from './kubernetes-objects.ts';
 
@@ -60,9 +63,21 @@ export function getController(api: Api, key: string, signal: AbortSignal): Promi
   return getOne<Controller>(api, pathOf(api, `${parts.kind}s`, parts.name), `look for ${key}`, signal);
 }
 
-/** All pods that a controller's selector finds. @throws OperationalError as `Api.ask` */
-export function podsOf(api: Api, { spec }: Controller, signal: AbortSignal): Promise<readonly Pod[]> {
-  return listAll<Pod>(api, pathOf(api, 'pods'), signal, { labelSelector: selectorText(spec.selector) });
+/** Its pods. A selector may find those of others, too: their owner counts. @throws OperationalError as `Api.ask` */
+export async function podsOf(api: Api, { metadata, spec }: Controller, signal: AbortSignal): Promise<readonly Pod[]> {
+  const query = { labelSelector: selectorText(spec.selector) };
+  const pods = await listAll<Pod>(api, pathOf(api, 'pods'), signal, query);
+  const owners = pods.map((pod) => ownerOf(pod.metadata));
+  const isByWay = owners.some((owner) => owner?.kind === 'ReplicaSet');
+  const sets = isByWay ? await listAll<ReplicaSet>(api, pathOf(api, 'replicasets'), signal, query) : [];
+  const ours = sets.filter((set) => ownerOf(set.metadata)?.uid === metadata.uid);
+  const uids = new Set([metadata.uid, ...ours.map((set) => set.metadata.uid)]);
+  return pods.filter((_pod, index) => uids.has(owners[index]?.uid));
+}
+
+/** Who made it, and keeps it. */
+export function ownerOf({ ownerReferences = [] }: Metadata): Owner | undefined {
+  return ownerReferences.find(({ controller }) => controller === true);
 }
 
 function selectorText({ matchLabels = {}, matchExpressions = [] }: Selector): string {

@@ -56,6 +56,12 @@ export function markOf({ metadata }: Controller): string {
   return `generation ${String(metadata.generation ?? 0).padStart(9, '0')}`;
 }
 
+/** By the word of who has seen what is wanted by now. */
+function areAllReady({ metadata, spec, status = {} }: Controller): boolean {
+  const { observedGeneration = 0, readyReplicas = 0 } = status;
+  return observedGeneration >= (metadata.generation ?? 0) && readyReplicas >= (spec.replicas ?? 1);
+}
+
 /** `lease`: of the hold of it, by whichever sidehook. */
 export function workloadOfController(
   kind: ControllerKind,
@@ -63,7 +69,7 @@ export function workloadOfController(
   lease: Lease | undefined,
   unholdable: string | undefined,
 ): Workload {
-  const { metadata, spec, status = {} } = controller;
+  const { metadata, spec } = controller;
   const { name, uid = '' } = metadata;
   const replicas = spec.replicas ?? 1;
   const labels = labelsOfAnnotations(spec.template.metadata?.annotations);
@@ -75,7 +81,7 @@ export function workloadOfController(
     ...{ oneOff: false, inScope: true, foreign: false, imageLabels: [], dependsOn: [] },
     labels: Object.fromEntries(Object.entries(labels).filter(([label]) => FOR_CONTROLLER.test(label))),
     state: isDown ? 'exited' : 'running',
-    health: isDown ? 'none' : (status.readyReplicas ?? 0) >= replicas ? 'healthy' : 'starting',
+    health: isDown ? 'none' : areAllReady(controller) ? 'healthy' : 'starting',
     startedAt: isDown && held?.uid === uid ? held.started : isDown ? '' : markOf(controller),
     finishedAt: held?.uid === uid && held.finished !== undefined ? held.finished : isDown ? markOf(controller) : '',
     healthTermMs: (spec.progressDeadlineSeconds ?? DEFAULT_TERM_S) * 1000,

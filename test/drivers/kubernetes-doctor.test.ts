@@ -7,11 +7,11 @@ import { type KubernetesBench, openKubernetesBench } from './kubernetes-bench.ts
 
 /** What the Role of the chart grants with all features on: `verb group/resource`. */
 const ROLE: Readonly<Record<string, readonly string[]>> = {
-  '/pods': ['get', 'list', 'watch'],
+  '/pods': ['get', 'list'],
   '/pods/exec': ['create', 'get'],
   'apps/deployments': ['get', 'list', 'watch'],
   'apps/statefulsets': ['get', 'list', 'watch'],
-  'apps/replicasets': ['get', 'list'],
+  'apps/replicasets': ['list'],
   'apps/deployments/scale': ['get', 'update'],
   'apps/statefulsets/scale': ['get', 'update'],
   'coordination.k8s.io/leases': ['get', 'list', 'create', 'update', 'delete'],

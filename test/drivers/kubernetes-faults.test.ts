@@ -143,8 +143,50 @@ describe('the Kubernetes driver, over an API that', () => {
     );
     await until(() => server.watching() === 2, { what: 'new watches', signal, deadlineMs: 60_000 });
     await beatAfter('a change after it', () => server.scale('deployments', 'db', 2));
+    await beatAfter('something else that goes wrong', () =>
+      server.sayToWatchers('{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd is gone"}}\n'),
+    );
+    // Of each of the two watches the one that was no matter of course.
+    const warnings = () => bench.said.filter((line) => line.includes('cut off'));
+    await until(() => warnings().length >= 2, { what: 'the warnings', signal, deadlineMs: 60_000 });
     ending.abort();
     await following;
+    assert.equal(warnings().length, 2, warnings().join('\n'));
+    for (const warning of warnings()) assert.match(warning, /etcd is gone/);
+  });
+
+  it('has pods of others that the selector finds: neither waited for, nor run in', async ({ signal }) => {
+    await using bench = await openKubernetesBench();
+    const { server, driver, workload } = bench;
+    server.addController('deployments', 'db-canary', { labels: { app: 'db', track: 'canary' } });
+    await until(() => server.get('deployments', 'db-canary')?.status.readyReplicas === 1, { what: 'the other pod' });
+    await driver.hold(workload, 'scale', 10_000, signal);
+    assert.equal(server.all('pods').length, 1);
+    const { outcome } = await runToEnd(driver, aCall(workload, bench.program({})), signal);
+    assert.equal(outcome.status, 'broken', JSON.stringify(outcome));
+    await driver.release(workload, 'scale', signal);
+  });
+
+  it('ends the pods of a StatefulSet one by one: each has its time', async ({ signal }) => {
+    await using bench = await openKubernetesBench();
+    const { server, driver } = bench;
+    const { metadata } = server.addController('statefulsets', 'store', { replicas: 3 });
+    await until(() => server.get('statefulsets', 'store')?.status.readyReplicas === 3, {
+      what: 'all three to be ready',
+    });
+    server.state.stopMs = 2_000;
+    const ref = { key: 'statefulset/store', instance: metadata.uid, name: 'statefulset/store' };
+    assert.equal((await driver.hold(ref, 'scale', 5_000, signal)).state, 'exited');
+  });
+
+  it('has not seen yet what was asked of it: nothing is called healthy for what was before', async ({ signal }) => {
+    await using bench = await openKubernetesBench(2);
+    const { server, driver, workload } = bench;
+    const controller = server.get('deployments', 'db') ?? assert.fail();
+    controller.metadata.generation = (controller.metadata.generation ?? 0) + 1;
+    assert.equal((await driver.inspect(workload, signal))?.health, 'starting');
+    controller.status.observedGeneration = controller.metadata.generation;
+    assert.equal((await driver.inspect(workload, signal))?.health, 'healthy');
   });
 
   it('passes over and names annotations that the pod template lacks', async ({ signal }) => {

@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { faultOf, KINDS } from './api-strictness.ts';
 
 type Meta = {
   name: string;
@@ -21,7 +22,7 @@ type Meta = {
   ownerReferences?: object[];
 };
 // biome-ignore lint/suspicious/noExplicitAny: the store holds whatever the API takes
-export type Item = { kind: string; metadata: Meta; spec?: any; status?: any };
+export type Item = { apiVersion?: string; kind: string; metadata: Meta; spec?: any; status?: any };
 
 /** What a request is answered with instead; `cut`: the connection ends without an answer. */
 export type Fault =
@@ -36,16 +37,9 @@ export type Asked = {
   readonly token: string;
 };
 
-const NAMESPACE = 'shop';
-const KINDS: Record<string, string> = {
-  pods: 'Pod',
-  deployments: 'Deployment',
-  statefulsets: 'StatefulSet',
-  replicasets: 'ReplicaSet',
-  leases: 'Lease',
-  horizontalpodautoscalers: 'HorizontalPodAutoscaler',
-};
+type Watch = { readonly watch: string; readonly from: string | null };
 
+const NAMESPACE = 'shop';
 /** Starts one on loopback. */
 export async function openApiServer() {
   const items = new Map<string, Item>();
@@ -53,6 +47,7 @@ export async function openApiServer() {
   const sockets = new Set<Socket>();
   const execs = new Set<{ readonly pod: string; readonly child: ChildProcess; readonly socket: WebSocket }>();
   const asked: Asked[] = [];
+  const events: { readonly what: string; readonly version: number; readonly line: string }[] = [];
   const timers = new Set<NodeJS.Timeout>();
   const state = {
     /** Which tokens are taken; empty: any. */
@@ -84,8 +79,9 @@ export async function openApiServer() {
   };
 
   const tell = (what: string, type: string, object: object): void => {
-    for (const watcher of watchers)
-      if (watcher.what === what) watcher.response.write(`${JSON.stringify({ type, object })}\n`);
+    const line = `${JSON.stringify({ type, object })}\n`;
+    events.push({ what, version, line });
+    for (const watcher of watchers) if (watcher.what === what) watcher.response.write(line);
   };
   const put = (what: string, item: Item): void => {
     const key = keyOf(what, item.metadata.name);
@@ -98,6 +94,7 @@ export async function openApiServer() {
     const item = items.get(keyOf(what, name));
     if (item === undefined) return;
     items.delete(keyOf(what, name));
+    item.metadata.resourceVersion = nextVersion();
     tell(what, 'DELETED', item);
   };
   const metaOf = (name: string, more: Partial<Meta> = {}): Meta => ({
@@ -124,7 +121,7 @@ export async function openApiServer() {
         annotations: { ...template.metadata?.annotations },
         ownerReferences: [owner],
       }),
-      spec: { containers: [{ name: 'main' }, { name: 'proxy' }], terminationGracePeriodSeconds: 5, ...template.spec },
+      spec: template.spec,
       status: { phase: 'Pending', conditions: [] },
     };
     put('pods', pod);
@@ -155,8 +152,14 @@ export async function openApiServer() {
         const pods = all('pods').filter(isMine);
         const alive = pods.filter((pod) => pod.metadata.deletionTimestamp === undefined);
         const wanted: number = controller.spec.replicas;
-        for (const pod of alive.slice(wanted)) endPod(pod);
-        for (let at = alive.length; at < wanted; at += 1) {
+        // A StatefulSet has one pod end or begin after the other.
+        const isBusy = pods.some(
+          (pod) => pod.metadata.deletionTimestamp !== undefined || pod.status.phase !== 'Running',
+        );
+        const isOrdered = what === 'statefulsets';
+        const most = !isOrdered ? Number.POSITIVE_INFINITY : isBusy ? 0 : 1;
+        for (const pod of alive.toReversed().slice(0, Math.min(most, Math.max(0, alive.length - wanted)))) endPod(pod);
+        for (let at = alive.length; at < Math.min(wanted, alive.length + most); at += 1) {
           const free = Array.from({ length: wanted }, (_, index) => `${name}-${index}`).find(
             (one) => !items.has(keyOf('pods', one)),
           );
@@ -164,7 +167,8 @@ export async function openApiServer() {
           else if (free !== undefined) startPod(free, controller.spec.template, owner);
         }
         const ready = alive.slice(0, wanted).filter((pod) => pod.status.phase === 'Running').length;
-        const status = { replicas: Math.min(alive.length, wanted), readyReplicas: ready };
+        const { generation: observedGeneration } = controller.metadata;
+        const status = { replicas: Math.min(alive.length, wanted), readyReplicas: ready, observedGeneration };
         if (JSON.stringify(status) === JSON.stringify(controller.status)) continue;
         controller.status = status;
         put(what, controller);
@@ -175,22 +179,29 @@ export async function openApiServer() {
   const addController = (
     what: 'deployments' | 'statefulsets',
     name: string,
-    options: { replicas?: number; annotations?: Record<string, string>; uid?: string } = {},
+    options: { replicas?: number; annotations?: Record<string, string>; labels?: Record<string, string> } = {},
   ) => {
-    const { replicas = 1, annotations = {} } = options;
+    const { replicas = 1, annotations = {}, labels = {} } = options;
     const controller: Item = {
-      kind: KINDS[what] as string,
+      ...(KINDS[what] as { kind: string }),
       metadata: metaOf(name, { generation: 1 }),
       spec: {
         ...{ replicas, progressDeadlineSeconds: 60, selector: { matchLabels: { app: name } } },
-        template: { metadata: { labels: { app: name }, annotations } },
+        template: {
+          metadata: { labels: { app: name, ...labels }, annotations },
+          spec: { containers: [{ name: 'main' }, { name: 'proxy' }], terminationGracePeriodSeconds: 5 },
+        },
       },
       status: {},
     };
     put(what, controller);
     if (what === 'deployments') {
       const owner = { kind: 'Deployment', name, uid: controller.metadata.uid, controller: true };
-      put('replicasets', { kind: 'ReplicaSet', metadata: metaOf(`${name}-1`, { ownerReferences: [owner] }) });
+      const metadata = metaOf(`${name}-1`, {
+        ownerReferences: [owner],
+        labels: controller.spec.template.metadata.labels,
+      });
+      put('replicasets', { kind: 'ReplicaSet', metadata });
     }
     reconcile();
     return controller;
@@ -215,22 +226,26 @@ export async function openApiServer() {
   });
 
   /** Carries a request out; resolves to what is answered. */
-  const carryOut = ({ method, path, query, body }: Asked): Fault | { readonly watch: string } => {
+  const carryOut = ({ method, path, query, body }: Asked): Fault | Watch => {
     const [, what = '', name, sub] =
       new RegExp(`^/(?:api/v1|apis/[^/]+/v\\d)/namespaces/${NAMESPACE}/(\\w+)(?:/([^/]+))?(?:/(\\w+))?$`).exec(path) ??
       [];
     if (KINDS[what] === undefined) return fail(404, 'NotFound', `no such path ${path}`);
     if (name === undefined && method === 'GET') {
-      if (query.get('watch') === 'true') return { watch: what };
+      if (query.get('watch') === 'true') return { watch: what, from: query.get('resourceVersion') };
       const found = all(what).filter(({ metadata }) =>
         isSelected(metadata.labels ?? {}, query.get('labelSelector') ?? ''),
       );
       const from = Number(query.get('continue') ?? 0);
       const end = from + Math.min(Number(query.get('limit') ?? 500), state.pageSize);
       const metadata = { resourceVersion: String(version), ...(end < found.length ? { continue: String(end) } : {}) };
-      return { status: 200, body: { kind: 'List', metadata, items: found.slice(from, end) } };
+      // What a list has does not say its kind.
+      const listed = found.slice(from, end).map(({ kind: _, apiVersion: __, ...item }) => item);
+      return { status: 200, body: { kind: `${KINDS[what]?.kind}List`, metadata, items: listed } };
     }
     if (name === undefined && method === 'POST') {
+      const fault = faultOf(what, undefined, undefined, body);
+      if (fault !== undefined) return fault;
       const item = body as Item;
       if (items.has(keyOf(what, item.metadata.name))) return fail(409, 'AlreadyExists', 'already exists');
       const made: Item = { ...item, metadata: { ...metaOf(item.metadata.name), ...item.metadata } };
@@ -239,7 +254,9 @@ export async function openApiServer() {
     }
     const item = items.get(keyOf(what, name ?? ''));
     if (item === undefined) return fail(404, 'NotFound', `${what} "${name}" not found`);
-    if (method === 'GET') return { status: 200, body: sub === 'scale' ? scaleOf(item) : item };
+    if (method === 'GET') return { status: 200, body: sub === 'scale' ? scaleOf(item) : { ...KINDS[what], ...item } };
+    const fault = method === 'PUT' ? faultOf(what, name, sub, body) : undefined;
+    if (fault !== undefined) return fault;
     const given = body as Partial<Item> & { preconditions?: { uid?: string; resourceVersion?: string } };
     const wanted: { uid?: string; resourceVersion?: string } | undefined =
       method === 'DELETE' ? given.preconditions : given.metadata;
@@ -294,18 +311,24 @@ export async function openApiServer() {
     const after = instead === undefined ? state.script?.(one, 'after') : undefined;
     const told = after ?? result;
     if (told === 'cut') return void request.socket.destroy();
-    if ('watch' in told) return watch(told.watch, response);
+    if ('watch' in told) return watch(told, response);
     response.writeHead(told.status, { 'Content-Type': 'application/json', ...told.headers });
     response.end(JSON.stringify(told.body ?? {}));
   }
 
-  function watch(what: string, response: ServerResponse): void {
+  function watch({ watch: what, from }: Watch, response: ServerResponse): void {
     response.writeHead(200, { 'Content-Type': 'application/json' });
     response.flushHeaders();
+    if (!from) {
+      // A real server asks its cache, which is behind for ever where there is none of a kind.
+      const message = `Timeout: Too large resource version: ${version}, current: 1`;
+      const object = { kind: 'Status', status: 'Failure', reason: 'Timeout', message, code: 504 };
+      return void response.end(`${JSON.stringify({ type: 'ERROR', object })}\n`);
+    }
     const watcher = { what, response };
     watchers.add(watcher);
     response.on('close', () => watchers.delete(watcher));
-    for (const object of all(what)) response.write(`${JSON.stringify({ type: 'ADDED', object })}\n`);
+    for (const event of events) if (event.what === what && event.version > Number(from)) response.write(event.line);
   }
 
   const upgrader = new WebSocketServer({
