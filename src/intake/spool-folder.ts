@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { type FileHandle, mkdir, open, opendir, rename, rm, rmdir, statfs, unlink } from 'node:fs/promises';
+import { type BigIntStats, constants, type Stats } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, opendir, rename, rm, rmdir, statfs, unlink } from 'node:fs/promises';
 
 /** Linux: names an inode without opening it, so that a device or a FIFO feels nothing. Node does not export it. */
 const O_PATH = 0o10000000;
@@ -22,8 +22,8 @@ export type Folder = {
   path(name: string): string;
   /** The directory itself. */
   readonly self: string;
-  /** Whether both are one and the same directory. */
-  isSame(other: Folder): Promise<boolean>;
+  /** Whether that name in `parent` still leads to it: nobody removed it, or put something else in its place. */
+  isAt(parent: Folder, name: string): Promise<boolean>;
   /** What could not be set as it was asked for, and why. */
   readonly complaint?: string;
   [Symbol.asyncDispose](): Promise<void>;
@@ -57,16 +57,6 @@ export async function openInside(parent: Folder, name: string, access: Access): 
   }
 }
 
-/** Opens a directory in a folder as it is; undefined when there is none, or a symlink in its place. */
-export async function findInside(parent: Folder, name: string): Promise<Folder | undefined> {
-  try {
-    return folderOf(await open(parent.path(name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK));
-  } catch (error) {
-    if (isCode(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
-    throw error;
-  }
-}
-
 async function makeFolder(handle: FileHandle, { mode, owner }: Access): Promise<Folder> {
   let complaint: string | undefined;
   try {
@@ -82,13 +72,14 @@ async function makeFolder(handle: FileHandle, { mode, owner }: Access): Promise<
 
 function folderOf(handle: FileHandle, complaint?: string): Folder {
   const self = `/proc/self/fd/${handle.fd}`;
+  let own: BigIntStats | undefined;
   return {
     self,
     path: (name) => `${self}/${name}`,
-    async isSame(other) {
-      await using twin = await open(other.self, O_RDONLY | O_DIRECTORY);
-      const [ours, theirs] = await Promise.all([handle.stat({ bigint: true }), twin.stat({ bigint: true })]);
-      return ours.ino === theirs.ino && ours.dev === theirs.dev;
+    async isAt(parent, name) {
+      own ??= await handle.stat({ bigint: true }); // while we hold it, no other one can have its number
+      const there = await lstat(parent.path(name), { bigint: true }).catch(unless('ENOENT', 'ENOTDIR'));
+      return there?.ino === own.ino && there.dev === own.dev;
     },
     ...(complaint === undefined ? {} : { complaint }),
     [Symbol.asyncDispose]: () => handle.close(),

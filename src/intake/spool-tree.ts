@@ -4,7 +4,6 @@ import {
   type Access,
   createFile,
   type Folder,
-  findInside,
   isRemote,
   type Owner,
   openInside,
@@ -108,14 +107,7 @@ async function isPublished(top: Folder): Promise<boolean> {
 
 /** Whether the names still lead to the directories that we hold. */
 async function isWhole(top: Folder, { spool, inbox, outbox }: Folders): Promise<boolean> {
-  return (
-    (await isStill(top, 'spool', spool)) && (await isStill(spool, 'in', inbox)) && (await isStill(spool, 'out', outbox))
-  );
-}
-
-async function isStill(parent: Folder, name: string, known: Folder): Promise<boolean> {
-  await using found = await findInside(parent, name);
-  return found !== undefined && (await found.isSame(known));
+  return (await spool.isAt(top, 'spool')) && (await inbox.isAt(spool, 'in')) && (await outbox.isAt(spool, 'out'));
 }
 
 async function closeAll(folders: Folders | undefined): Promise<void> {
