@@ -96,6 +96,8 @@ export type View = {
   readonly unholdable?: string;
   /** What of hooks, state and configuration a client can write, so that nothing may be run at all. */
   readonly exposed?: string;
+  /** What sidehooks of elsewhere hold, or may hold at any moment: not down by its operator's will. */
+  readonly heldElsewhere?: readonly WorkloadKey[];
   /** What has the directory that clients share with the sidecar, itself left out, and has not ended. */
   readonly clients?: readonly Incarnation[];
   readonly notes: readonly Note[];

@@ -77,8 +77,8 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
 
   /** Whose claims exclude ours, in other sidecars; those of our own the journal keeps apart. */
   async function refuseConflicts({ run, claims }: LostRun, signal: AbortSignal): Promise<void> {
-    const leases = (await listLeases(api, signal)).filter((lease) => !isOurs(lease) && lease.kind !== 'hold');
-    for (const lease of leases) {
+    const leases = (await listLeases(api, signal)).filter((lease) => !isOurs(lease));
+    for (const lease of leases.filter(({ kind }) => kind !== 'hold')) {
       const other = readRecord(lease);
       if (other === undefined) continue;
       const { id: runId, job, operation } = other.run;
@@ -88,6 +88,10 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       const whose = `run ${runId} (${operation} of job ${job}) of ${lease.spec?.holderIdentity}`;
       throw new OperationalError('busy', `not now: ${conflict.name} is in use by ${whose}`);
     }
+    // One that is just being let go of has no run any more, and is down still.
+    const held = leases.filter(({ kind }) => kind === 'hold').flatMap(holdIn);
+    const exec = claims.find(({ key, use }) => use === 'exec' && held.some(({ ref }) => ref.key === key));
+    if (exec !== undefined) throw new OperationalError('busy', `not now: ${exec.name} is held by another sidehook`);
   }
 
   return {
@@ -157,7 +161,7 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
           if (phase === 'closed') await this.close(run?.run.id ?? '', signal);
           else await updateLease(api, lease, { ...content, annotations: {} }, signal);
           if (run !== undefined && phase === undefined && !open.has(run.run.id)) runs.push(run); // taken over, and not begun
-          if (lease.kind === 'hold' && isOrphan(lease, alive)) holds.push(...lostHold(lease));
+          if (lease.kind === 'hold' && isOrphan(lease, alive)) holds.push(...holdIn(lease));
           continue;
         }
         if (lease.kind === 'hold' && !isOrphan(lease, alive)) continue; // its run speaks for it
@@ -185,7 +189,7 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       const held = readHoldLease(lease);
       const sharers = held.sharers.map((one) => ({ ...one, holder: identity() }));
       const taken = await writeHold(lease, { ...held, sharers }, signal);
-      return taken === undefined ? undefined : { holds: lostHold(taken) };
+      return taken === undefined ? undefined : { holds: holdIn(taken) };
     }
     const run = readRecord(lease);
     if (run === undefined) return undefined;
@@ -235,7 +239,7 @@ function isOrphan(lease: Lease, alive: ReadonlySet<string>): boolean {
   return !readHoldLease(lease).sharers.some(({ run }) => alive.has(run));
 }
 
-function lostHold(lease: Lease): Lost['holds'] {
+function holdIn(lease: Lease): Lost['holds'] {
   const key = lease.metadata.annotations?.['sidehook.io/workload'];
   const { uid, sharers } = readHoldLease(lease);
   return key === undefined ? [] : [{ ref: { key, instance: uid, name: key }, runs: sharers.map(({ run }) => run) }];

@@ -13,8 +13,9 @@ import {
   type ReplicaSet,
 } from './kubernetes-objects.ts';
 import { findPod, getController, isOver, ownerOf, partsOf } from './kubernetes-pods.ts';
+import { readRecord } from './kubernetes-record.ts';
 import { notesOfScalers } from './kubernetes-scalers.ts';
-import { labelsOfAnnotations, workloadOfController, workloadOfPod } from './kubernetes-workload.ts';
+import { labelsOfAnnotations, readHoldLease, workloadOfController, workloadOfPod } from './kubernetes-workload.ts';
 
 /** What a look needs to know. */
 export type Lookout = {
@@ -44,21 +45,27 @@ export async function look(lookout: Lookout, signal: AbortSignal): Promise<View>
     const owner = byUid.get(ownerOf(metadata)?.uid ?? '');
     if (owner !== undefined) byUid.set(metadata.uid ?? '', owner);
   }
+  const holdLeases = new Map<string, Lease>(
+    leases.filter(({ kind }) => kind === 'hold').map((one) => [one.metadata.name, one]),
+  );
+  const leaseOf = ({ kind, controller }: Owned): Lease | undefined =>
+    holdLeases.get(leaseName('hold', keyOf(kind, controller)));
   const pods = allPods.filter((pod) => !isOver(pod));
   const ownedBy = (pod: Pod): Owned | undefined => byUid.get(ownerOf(pod.metadata)?.uid ?? '');
   const own = pods.find(({ metadata }) => metadata.name === lookout.ownPod);
   const self = own === undefined ? undefined : ownedBy(own);
 
-  const holdLeases = new Map<string, Lease>(
-    leases.filter(({ kind }) => kind === 'hold').map((one) => [one.metadata.name, one]),
-  );
-  const controllers = owned.map(({ kind, controller }): Workload => {
-    const lease = holdLeases.get(leaseName('hold', `${kind}/${controller.metadata.name}`));
-    return workloadOfController(kind, controller, lease, whyUnholdable(controller, self));
+  const controllers = owned.map((one): Workload => {
+    const { kind, controller } = one;
+    return workloadOfController(kind, controller, leaseOf(one), whyUnholdable(controller, self));
   });
-  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownedBy(pod)))];
-  const notes = [...notesOfSilence(owned, pods, ownedBy), ...(await notesOfScalers(api, owned, signal))];
-  return { workloads, notes };
+  const withPods = new Set(pods.map(ownedBy));
+  const without = owned.filter((one) => !withPods.has(one));
+  const absent = without.flatMap((one) => podsHeldDown(one, leaseOf(one)));
+  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownedBy(pod))), ...absent];
+  const silent = without.filter((one) => !absent.some(({ partOf }) => partOf === keyOf(one.kind, one.controller)));
+  const notes = [...notesOfSilence(silent), ...(await notesOfScalers(api, owned, signal))];
+  return { workloads, notes, heldElsewhere: heldKeys(leases) };
 }
 
 /** `Driver.inspect`. */
@@ -96,25 +103,43 @@ function whyUnholdable({ metadata }: Controller, self: Owned | undefined): strin
   return self !== undefined && self.controller.metadata.uid === metadata.uid ? ITSELF : undefined;
 }
 
+/** The pods that a workload will have again once its hold is over: who wants to run a hook in them waits for that. */
+function podsHeldDown(owner: Owned, lease: Lease | undefined): Workload[] {
+  if (lease === undefined) return [];
+  const { name } = owner.controller.metadata;
+  const { metadata, spec } = owner.controller.spec.template;
+  const { replicas } = readHoldLease(lease);
+  return Array.from({ length: replicas }, (_, index) =>
+    podWorkload({ metadata: { ...metadata, name: `${name}-${index}` }, spec }, owner),
+  );
+}
+
+/** By the holds that there are, and by those that runs have claimed. */
+function heldKeys(leases: readonly Lease[]): readonly string[] {
+  return leases.flatMap((lease) => {
+    const key = lease.metadata.annotations?.['sidehook.io/workload'];
+    const claims = readRecord(lease)?.claims ?? [];
+    return [...(key === undefined ? [] : [key]), ...claims.filter(({ use }) => use === 'hold').map((one) => one.key)];
+  });
+}
+
+function keyOf(kind: ControllerKind, { metadata }: Controller): string {
+  return `${kind}/${metadata.name}`;
+}
+
 function podWorkload(pod: Pod, owner: Owned | undefined): Workload {
   if (owner === undefined) return workloadOfPod(pod, undefined);
   const { kind, controller } = owner;
   const template = controller.spec.template.metadata?.annotations ?? {};
-  return workloadOfPod(pod, { key: `${kind}/${controller.metadata.name}`, template });
+  return workloadOfPod(pod, { key: keyOf(kind, controller), template });
 }
 
 /** Hooks that a template asks for, and no pod is there to run them in: nothing is skipped in silence. */
-function notesOfSilence(
-  owned: readonly Owned[],
-  pods: readonly Pod[],
-  ownedBy: (pod: Pod) => Owned | undefined,
-): Note[] {
-  const withPods = new Set(pods.map(ownedBy));
-  return owned.flatMap((one) => {
-    const { kind, controller } = one;
+function notesOfSilence(without: readonly Owned[]): Note[] {
+  return without.flatMap(({ kind, controller }) => {
     const labels = Object.keys(labelsOfAnnotations(controller.spec.template.metadata?.annotations));
     const hooks = labels.filter((label) => /^sidehook\.(?!hold\b)[^.]+\.[^.]+$/.test(label));
-    if (hooks.length === 0 || withPods.has(one)) return [];
-    return [`${kind}/${controller.metadata.name}: its annotations ask for hooks, and it has no pod to run them in`];
+    if (hooks.length === 0) return [];
+    return [`${keyOf(kind, controller)}: its annotations ask for hooks, and it has no pod to run them in`];
   });
 }

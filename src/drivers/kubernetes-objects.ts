@@ -48,7 +48,10 @@ export type Controller = {
   readonly spec: {
     readonly replicas?: number;
     readonly selector: Selector;
-    readonly template: { readonly metadata?: { readonly annotations?: Readonly<Record<string, string>> } };
+    readonly template: {
+      readonly metadata?: Pick<Metadata, 'labels' | 'annotations'>;
+      readonly spec: Pod['spec'];
+    };
     readonly minReadySeconds?: number;
     readonly progressDeadlineSeconds?: number;
   };

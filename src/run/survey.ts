@@ -44,7 +44,9 @@ export async function survey(tools: SurveyTools, signal: AbortSignal): Promise<S
     wishes.set(workload.key, wish);
     if (wish.hook !== undefined) labelHooks.push(wish.hook);
   }
-  return { hooks: [...fileHooks, ...labelHooks], view, wishes, held: [...heldBefore, ...journal.holds()], notes };
+  const elsewhere = (view.heldElsewhere ?? []).map((key): Held => ({ key }));
+  const held = [...heldBefore, ...journal.holds(), ...elsewhere];
+  return { hooks: [...fileHooks, ...labelHooks], view, wishes, held, notes };
 }
 
 /** An error in a container outside one's own project passes that container over; it stops nobody's backup. */

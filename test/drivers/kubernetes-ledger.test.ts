@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type ApiServer, openApiServer } from '../support/api-server.ts';
 import { until } from '../support/until.ts';
@@ -92,6 +94,30 @@ describe('sidehooks of one namespace', () => {
     assert.match(refused.message ?? '', /in use by run .* \(backup of job a\)/);
     await one.signal('post', { job: 'a' });
     assert.deepEqual(leasesOf(shop.server), []);
+    for (const sidehook of [one, two]) await sidehook.kill();
+  });
+
+  it('wait for pods that another one has scaled away, and then run their hooks', async () => {
+    await using server = await openApiServer();
+    await using namespace = await openNamespace(server);
+    const diary = join(namespace.dir, 'diary');
+    const line = `echo pre >>${diary}`;
+    const annotations = { ...HOLD, 'sidehook.io/hold.on': 'restore', 'sidehook.io/backup.pre': line };
+    server.addController('deployments', 'web', { replicas: 2, annotations });
+    await until(() => readyOf(server, 'deployments', 'web') === 2, { what: 'all to be ready' });
+    const [one, two] = [await namespace.start('one'), await namespace.start('two')];
+    assert.equal((await one.signal('pre', { job: 'a', operation: 'restore' }))?.exitCode, 0);
+    assert.deepEqual(server.all('pods'), []);
+    const refused = await two.signal('pre', { job: 'b' });
+    assert.equal(refused?.exitCode, 75, refused?.message);
+    assert.match(refused.message ?? '', /not now: .*web.* is in use by run .* \(restore of job a\)/);
+    const waiting = two.signal('pre', { job: 'b', waitMs: 120_000 });
+    assert.equal((await one.signal('post', { job: 'a', operation: 'restore' }))?.exitCode, 0);
+    const answer = await waiting;
+    assert.equal(answer?.exitCode, 0, answer?.message);
+    assert.equal(await readFile(diary, 'utf8'), 'pre\npre\n');
+    await two.signal('post', { job: 'b' });
+    assert.deepEqual(leasesOf(server), []);
     for (const sidehook of [one, two]) await sidehook.kill();
   });
 
