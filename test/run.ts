@@ -15,7 +15,9 @@ import { ensureDockerCli, say } from './support/install.ts';
 const ROOT = resolve(import.meta.dirname, '..');
 const UNIT_TESTS = 'test/unit/**/*.test.ts';
 /** But for those on a cluster, which have a runner of their own (test/kubernetes/run.ts). */
-const ALL_TESTS = ['test/*.test.ts', 'test/!(kubernetes)/**/*.test.ts'];
+const ALL_TESTS = ['test/*.test.ts', 'test/!(kubernetes|faults)/**/*.test.ts'];
+/** Each of these files loads the machine by itself: they come last, one by one. */
+const FAULT_TESTS = 'test/faults/*.test.ts';
 const TEST_MS = 180_000;
 const EX_USAGE = 64;
 const EX_CONFIG = 78;
@@ -32,7 +34,8 @@ async function run(args: readonly string[]): Promise<number> {
     if (!isWholeSuite) return runTests(args);
     await ensureDockerCli(['compose', 'buildx']);
     await prepareImages();
-    return runTests([...args, ...ALL_TESTS]);
+    const exitCode = await runTests([...args, ...ALL_TESTS]);
+    return exitCode || runTests([...args, '--test-concurrency=1', FAULT_TESTS]);
   });
 }
 

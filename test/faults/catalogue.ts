@@ -5,6 +5,8 @@ import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { execa } from 'execa';
 import { BUSYBOX } from '../support/images.ts';
+import type { ClientKind } from './client.ts';
+import type { Daemon } from './daemon.ts';
 import { type Dice, pick, roll } from './dice.ts';
 import type { Life } from './engine-view.ts';
 import type { Lane } from './lane.ts';
@@ -25,11 +27,15 @@ export type Fault = {
   readonly phase: 'any' | 'pre' | 'held' | 'post';
   readonly afterMs: number;
   readonly act: (stage: Stage) => Promise<void>;
+  /** Done before the client is started. */
+  readonly prelude?: (daemon: Daemon) => void;
   /** What has to be made ready for it. */
   readonly needs?: {
     readonly engine?: 'plain' | 'live';
     readonly proxy?: true;
-    readonly client?: 'container';
+    readonly client?: ClientKind;
+    /** How long the client waits for a sidecar. */
+    readonly patience?: string;
     readonly clock?: true;
     readonly small?: 'state' | 'run';
     readonly env?: Readonly<Record<string, string>>;
@@ -53,14 +59,49 @@ const momentOf = (dice: Dice): Pick<Fault, 'phase' | 'afterMs'> => {
 };
 const heldMoment = (dice: Dice): Pick<Fault, 'phase' | 'afterMs'> => ({ phase: 'held', afterMs: roll(dice, 0, 300) });
 
-const killSidecar: Draw = (dice) => ({
-  ...momentOf(dice),
-  told: 'the sidecar is killed',
-  async act({ daemon, excuse }) {
-    allow(excuse, 75);
-    daemon.kill();
-  },
-});
+const killSidecar: Draw = (dice) => {
+  const ms = pick(dice, [0, 0, lengthOf(dice)]);
+  return {
+    ...momentOf(dice),
+    told: ms === 0 ? 'the sidecar is killed' : `the sidecar is killed, and back after ${ms} ms`,
+    async act({ daemon, excuse }) {
+      allow(excuse, 75);
+      daemon.kill('SIGKILL', ms);
+    },
+  };
+};
+
+const endSidecar =
+  (holds: 'release' | 'keep'): Draw =>
+  (dice) => ({
+    ...momentOf(dice),
+    told: `the sidecar is told to end (shutdown.holds: ${holds}), and started again`,
+    needs: { env: { SIDEHOOK_SHUTDOWN_HOLDS: holds } },
+    async act({ daemon, excuse }) {
+      excuse.ends = true;
+      allow(excuse, 75);
+      // What is held is started at once, without health being waited for
+      if (holds === 'release') Object.assign(excuse, { codes: 'any', anyOrder: true, losesHolds: true });
+      daemon.kill('SIGTERM');
+    },
+  });
+
+/** Who gave up, gets nothing: a request is taken, or taken back, by one of two. */
+const comeLate: Draw = (dice) => {
+  const isFrozen = dice() < 0.5;
+  const ms = roll(dice, 800, 4500);
+  return {
+    phase: 'any',
+    afterMs: ms,
+    told: `the sidecar is ${isFrozen ? 'stopped' : 'away'} when its client comes, whose patience is 2 s, and back later`,
+    needs: { patience: '2s' },
+    prelude: (daemon) => (isFrozen ? daemon.freeze('SIGSTOP') : daemon.kill('SIGKILL', ms)),
+    async act({ daemon, excuse }) {
+      excuse.codes = 'any';
+      if (isFrozen) daemon.freeze('SIGCONT');
+    },
+  };
+};
 
 const killClient =
   (whom: 'client' | 'all'): Draw =>
@@ -83,19 +124,46 @@ const killContainer: Draw = (dice) => ({
   },
 });
 
-const pauseClient: Draw = (dice) => {
-  const whom = pick(dice, ['client', 'all'] as const);
-  return {
-    ...momentOf(dice),
-    told: `the client ${whom === 'all' ? 'and its command are' : 'is'} paused for longer than every term`,
-    needs: { env: { SIDEHOOK_LEASE_TTL: '1s' } },
-    async act({ client }) {
-      client.signal('SIGSTOP', whom);
-      await pause(5000);
-      client.signal('SIGCONT', whom);
-    },
+const pauseClient =
+  (kind: 'sh' | 'cli'): Draw =>
+  (dice) => {
+    const whom = pick(dice, ['client', 'all'] as const);
+    return {
+      ...momentOf(dice),
+      told: `the client ${whom === 'all' ? 'and its command are' : 'is'} paused for longer than every term`,
+      needs: { client: kind, env: { SIDEHOOK_LEASE_TTL: '1s' } },
+      async act({ client }) {
+        client.signal('SIGSTOP', whom);
+        await pause(5000);
+        client.signal('SIGCONT', whom);
+      },
+    };
   };
-};
+
+/** Without FIFOs nobody can tell a paused client from a dead one: it is given up, and is to say so. */
+const pauseCounter: Draw = (dice) => ({
+  ...momentOf(dice),
+  told: 'the client, which has no FIFOs, and its command are paused for longer than every term',
+  needs: { client: 'no-fifo', env: { SIDEHOOK_LEASE_TTL: '8s' } },
+  async act({ client, excuse }) {
+    Object.assign(excuse, { codes: 'any', losesHolds: true });
+    client.signal('SIGSTOP', 'all');
+    await pause(14_000);
+    client.signal('SIGCONT', 'all');
+  },
+});
+
+const outstayHold: Draw = (dice) => ({
+  ...heldMoment(dice),
+  told: 'the client and its command are paused for longer than hold.max',
+  needs: { env: { SIDEHOOK_HOLD_MAX: '5s' } },
+  async act({ client, excuse }) {
+    Object.assign(excuse, { codes: 'any', losesHolds: true });
+    client.signal('SIGSTOP', 'all');
+    await pause(8000);
+    client.signal('SIGCONT', 'all');
+  },
+});
 
 const killEngine: Draw = (dice) => {
   const engine = pick(dice, ['plain', 'live'] as const);
@@ -324,7 +392,13 @@ export const CATALOGUE: readonly Draw[] = [
   composeVerb('stop'),
   composeVerb('down'),
   composeVerb('up'),
-  pauseClient,
+  pauseClient('sh'),
+  pauseClient('cli'),
+  pauseCounter,
+  outstayHold,
+  endSidecar('release'),
+  endSidecar('keep'),
+  comeLate,
 ];
 
 function allow(excuse: Excuse, code: number): void {

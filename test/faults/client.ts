@@ -1,10 +1,16 @@
-/** The published client: a process of this machine, or in a container that shares the run directory. */
+/** The client: a process of this machine, or in a container that shares the run directory. */
 import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { BUSYBOX } from '../support/images.ts';
 import { until } from '../support/until.ts';
 import type { EngineView } from './engine-view.ts';
+
+/**
+ * The published sh client, on this machine or in a container; the same where there is no mkfifo, so that its lease is a
+ * number that grows; or the CLI, over the socket.
+ */
+export type ClientKind = 'sh' | 'container' | 'no-fifo' | 'cli';
 
 export type ClientProcess = AsyncDisposable & {
   /** Its exit code, as a shell tells it; undefined: it still runs. */
@@ -14,8 +20,11 @@ export type ClientProcess = AsyncDisposable & {
   signal(name: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT', whom: 'client' | 'all'): void;
 };
 
-export type ClientOptions = {
+type ClientOptions = {
+  readonly kind: ClientKind;
   readonly runDir: string;
+  /** Its own. */
+  readonly dir: string;
   readonly args: readonly string[];
   readonly engine: EngineView;
   /** Where its command leaves marks. */
@@ -23,11 +32,19 @@ export type ClientOptions = {
   readonly project: string;
 };
 
-/** Starts it on this machine, once it is published. */
-export async function startBackupClient({ runDir, args }: ClientOptions): Promise<ClientProcess> {
-  const script = await publishedIn(runDir);
-  const child = spawn('sh', [script, ...args], {
-    env: { PATH: process.env.PATH },
+const MAIN = resolve(import.meta.dirname, '../../src/main.ts');
+
+/** Starts it. Its directory is to be there: `published`. */
+export function startClient(options: ClientOptions): Promise<ClientProcess> {
+  return options.kind === 'container' ? startInContainer(options) : startHere(options);
+}
+
+async function startHere({ kind, runDir, dir, args }: ClientOptions): Promise<ClientProcess> {
+  const path = kind === 'no-fifo' ? `${await withoutFifos(dir)}:${process.env.PATH}` : process.env.PATH;
+  const [program, ...given] =
+    kind === 'cli' ? [process.execPath, MAIN, ...args] : ['sh', join(runDir, 'sidehook'), ...args];
+  const child = spawn(program ?? '', given, {
+    env: { PATH: path, SIDEHOOK_DIR: runDir },
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
   });
@@ -55,10 +72,16 @@ export async function startBackupClient({ runDir, args }: ClientOptions): Promis
   };
 }
 
-/** Starts it in a container. Where the engine is away for good, so is the container. */
-export async function startContainerClient(options: ClientOptions): Promise<ClientProcess> {
-  const { runDir, args, engine, marks, project } = options;
-  await publishedIn(runDir);
+/** A folder for PATH, in which mkfifo fails. */
+async function withoutFifos(dir: string): Promise<string> {
+  const bin = join(dir, 'bin');
+  await mkdir(bin);
+  await writeFile(join(bin, 'mkfifo'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  return bin;
+}
+
+/** Where the engine is away for good, so is the container. */
+async function startInContainer({ runDir, args, engine, marks, project }: ClientOptions): Promise<ClientProcess> {
   const { Id: id } = await engine.ask<{ readonly Id: string }>('POST', '/containers/create', {
     Image: BUSYBOX,
     Cmd: ['/run/sidehook/sidehook', ...args],
@@ -95,9 +118,8 @@ export async function startContainerClient(options: ClientOptions): Promise<Clie
   };
 }
 
-async function publishedIn(runDir: string): Promise<string> {
-  const script = join(runDir, 'sidehook');
-  const isThere = () => readFile(script, 'utf8').catch(() => '');
+/** Waits until the sidecar has published the client. */
+export async function published(runDir: string): Promise<void> {
+  const isThere = () => readFile(join(runDir, 'sidehook'), 'utf8').catch(() => '');
   await until(isThere, { what: 'the client to be published', deadlineMs: 120_000 });
-  return script;
 }

@@ -26,8 +26,10 @@ export type Daemon = AsyncDisposable & {
   lives(): readonly LifeOfDaemon[];
   /** All that it said, over all of its lives. */
   log(): Promise<string>;
-  /** Ends the life that it has now, by force; it is started again. */
-  kill(): void;
+  /** Ends the life that it has now, by force unless said otherwise; it is started again, `downMs` later. */
+  kill(signal?: 'SIGKILL' | 'SIGTERM', downMs?: number): void;
+  /** Stops it where it is, or lets it go on. */
+  freeze(signal: 'SIGSTOP' | 'SIGCONT'): void;
   /** Asks on the operator's socket, by POST where there is a body; undefined: nobody there. */
   ask<Answer>(path: string, body?: object): Promise<Answer | undefined>;
   /** No life more. */
@@ -62,6 +64,7 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
   const lives: LifeOfDaemon[] = [];
   let child: ChildProcess | undefined;
   let isStopped = false;
+  let restMs = 0;
   let gone: Promise<void> = Promise.resolve();
 
   function begin(): void {
@@ -96,7 +99,9 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
       log.write(`-- ended: ${JSON.stringify(end)}\n`);
       settle();
       // One that cannot begin is not started over and over at once.
-      if (!isStopped) setTimeout(() => isStopped || begin(), performance.now() - beganAt < 1000 ? 300 : 0);
+      const pauseMs = Math.max(restMs, performance.now() - beganAt < 1000 ? 300 : 0);
+      restMs = 0;
+      if (!isStopped) setTimeout(() => isStopped || begin(), pauseMs);
     });
     lives.push({
       ...{ pid: started.pid ?? 0, kill, end: () => end },
@@ -115,7 +120,11 @@ export async function openDaemon(options: DaemonOptions): Promise<Daemon> {
     ...{ runDir, stateDir },
     lives: () => lives,
     log: () => readFile(logPath, 'utf8').catch(() => ''),
-    kill: () => void child?.kill('SIGKILL'),
+    kill(signal = 'SIGKILL', downMs = 0) {
+      restMs = downMs;
+      child?.kill(signal);
+    },
+    freeze: (signal) => void child?.kill(signal),
     ask: (path, body) => askControl(join(stateDir, 'control.sock'), path, body),
     stop,
     async [Symbol.asyncDispose]() {

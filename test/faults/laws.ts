@@ -17,13 +17,22 @@ export type Excuse = {
   noContainerHooks: boolean;
   /** The daemon may end by itself. */
   ends: boolean;
+  /** What is held may be let go of while the command still reads; its client is to be told. */
+  losesHolds: boolean;
   /** Beside the command's own. */
   codes: 'any' | Set<number>;
 };
 
 /** Nothing is excused: whatever happened, happened to the sidecar alone. */
 export function noExcuse(): Excuse {
-  const flags = { anyOrder: false, deaf: false, touched: false, noContainerHooks: false, ends: false };
+  const flags = {
+    anyOrder: false,
+    deaf: false,
+    touched: false,
+    noContainerHooks: false,
+    ends: false,
+    losesHolds: false,
+  };
   return { down: new Set(), codes: new Set([75]), ...flags };
 }
 
@@ -37,8 +46,11 @@ export function violationsOf(services: readonly Service[], played: Played, excus
     ...(excuse.anyOrder || excuse.deaf ? [] : orderOf(services, played)),
     ...hookCounts(played, excuse),
     ...exitCodes(played, excuse),
-    ...(excuse.deaf ? [] : stillness(judged, played)),
-    ...statusTells(judged, played),
+    ...beginnings(played),
+    ...(excuse.deaf ? [] : stillness(judged, played, excuse)),
+    ...oneAnswer(played),
+    ...withdrawn(played),
+    ...statusTells(judged, played, excuse),
   ];
 }
 
@@ -135,11 +147,43 @@ function exitCodes(played: Played, { codes }: Excuse): string[] {
     : [`the command ran ${commands.length} times, and the exit code is ${exitCode}`];
 }
 
-/** P9: a backup that counts as good was made while all that was to be held was still. */
-function stillness(services: readonly Service[], { before, events, commands, exitCode }: Played): string[] {
-  if (exitCode !== 0) return [];
+/** P5: no `pre`, no command. */
+function beginnings({ commands, calls }: Played): string[] {
+  if (commands.length === 0) return [];
+  return HOOKS.filter((hook) => !calls.includes(`${hook} pre end`)).map(
+    (hook) => `the command ran, and the pre of hook ${hook} had not ended`,
+  );
+}
+
+/** An answer that was given stays as it is. */
+function oneAnswer({ answers }: Played): string[] {
+  return Object.entries(answers)
+    .filter(([, texts]) => texts.length > 1)
+    .map(([name, texts]) => `${name} was answered ${texts.length} times: ${JSON.stringify(texts)}`);
+}
+
+/** No hook of a `pre` begins whose client has ended by itself: it had its answer, or had given up. */
+function withdrawn({ calls, callsAtEnd, exitCode }: Played): string[] {
+  if (exitCode === undefined || exitCode === KILLED || exitCode === POWERLESS) return [];
+  const countOf = (all: readonly string[]): number => all.filter((line) => line.endsWith(' pre begin')).length;
+  const [atEnd, after] = [countOf(callsAtEnd), countOf(calls)];
+  return atEnd === after ? [] : [`${after - atEnd} hooks began at pre when their client had gone with ${exitCode}`];
+}
+
+/** Of a client that SIGKILL ended, and of a container that was not there any more when its engine was back. */
+const KILLED = 137;
+const POWERLESS = 255;
+
+/**
+ * P9: a backup that counts as good was made while all that was to be held was still. Whose client was killed counts for
+ * nobody, but as long as its command reads it holds the lease.
+ */
+function stillness(services: readonly Service[], played: Played, { anyOrder, losesHolds }: Excuse): string[] {
+  const { before, events, commands, exitCode } = played;
+  const isLeft = exitCode === KILLED && !anyOrder && !losesHolds;
+  if (exitCode !== 0 && !isLeft) return [];
   return commands.flatMap(({ beganAt, endedAt }) => {
-    if (endedAt === undefined) return ['the command counts as good, and never ended'];
+    if (endedAt === undefined) return isLeft ? [] : ['the command counts as good, and never ended'];
     return services
       .filter(({ hold, isIdle }) => hold !== undefined && !isIdle)
       .filter(({ name }) => {
@@ -148,17 +192,26 @@ function stillness(services: readonly Service[], { before, events, commands, exi
         const ran = last === undefined ? before[name]?.isRunning === true : isRise(last);
         return ran || changes.some((event) => event.at > beganAt && event.at < endedAt && isRise(event));
       })
-      .map(({ name }) => `${name} ran while its data were read, and the backup counts as good`);
+      .map(
+        ({ name }) =>
+          `${name} ran while its data were read, and ${isLeft ? 'the command held the lease' : 'the backup counts as good'}`,
+      );
   });
 }
 
 const isChange = ({ what }: Event): boolean => ['start', 'die', 'pause', 'unpause'].includes(what);
 const isRise = ({ what }: Event): boolean => what === 'start' || what === 'unpause';
 
-/** `status` says that something is held if, and only if, it is. */
-function statusTells(services: readonly Service[], { status, after }: Played): string[] {
+/** `status` says that something is held if, and only if, it is; and everyone is told of a restore that failed. */
+function statusTells(services: readonly Service[], played: Played, { codes }: Excuse): string[] {
+  const { status, after, isKept, clientSaid } = played;
   if (status === undefined) return ['status: no answer'];
-  return services
+  const untold: string[] = [];
+  if (isKept && codes !== 'any') {
+    if (!status.runs.some(({ phase }) => phase === 'kept')) untold.push('status does not tell of a failed restore');
+    if (!clientSaid.includes('stay held')) untold.push(`the client was not told what stays held: ${clientSaid}`);
+  }
+  const lies = services
     .filter(({ hold, isIdle }) => hold !== undefined && !isIdle)
     .flatMap(({ name }) => {
       const isSaid = status.holds.some(({ workload }) => workload.endsWith(`-${name}-1`));
@@ -168,6 +221,7 @@ function statusTells(services: readonly Service[], { status, after }: Played): s
         `status says that ${name} is ${isSaid ? '' : 'not '}held, and the engine that it ${isDown ? 'does not run' : 'runs'}`,
       ];
     });
+  return [...untold, ...lies];
 }
 
 /** The story, for people. */

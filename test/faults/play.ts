@@ -2,7 +2,8 @@
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from '../support/until.ts';
-import { type ClientProcess, startBackupClient, startContainerClient } from './client.ts';
+import { watchAnswers } from './answers.ts';
+import { type ClientKind, type ClientProcess, published, startClient } from './client.ts';
 import { type Daemon, openDaemon } from './daemon.ts';
 import type { Event, Life } from './engine-view.ts';
 import { isAsMeant, type Shop } from './shop.ts';
@@ -19,8 +20,12 @@ export type Script = {
   readonly env?: (dir: string) => Readonly<Record<string, string>>;
   /** What is done to the world while it goes on. */
   readonly meanwhile?: (scene: Scene) => Promise<void>;
-  /** Where the client lives; default: a process of this machine. */
-  readonly client?: 'container';
+  /** Default: the sh client, as a process of this machine. */
+  readonly client?: ClientKind;
+  /** How long the client waits for a sidecar; default: 2m. */
+  readonly patience?: string;
+  /** What is done to the daemon before the client is started. */
+  readonly prelude?: (daemon: Daemon) => void;
   /** The command lasts until `go` of the scene is called, a minute and a half at most. */
   readonly waits?: true;
   /** For the daemon alone. */
@@ -57,6 +62,10 @@ export type Played = {
   readonly after: Readonly<Record<string, Life | undefined>>;
   readonly events: readonly Event[];
   readonly calls: readonly string[];
+  /** The same, as soon as the client had ended. */
+  readonly callsAtEnd: readonly string[];
+  /** Each answer that was there to be read, by its request; several: it was changed. Of the sh client alone. */
+  readonly answers: Readonly<Record<string, readonly string[]>>;
   /** When the client's command began and ended, each time that it ran; in nanoseconds. */
   readonly commands: readonly { readonly beganAt: bigint; readonly endedAt: bigint | undefined }[];
   /** undefined: it never ended. */
@@ -104,9 +113,12 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
     : '';
   const command = `: >'${marks}/begin-'$$; sleep 0.2; ${waiting}\n: >'${marks}/end-'$$; exit ${commandCode}`;
   const failing = script.isHookFailing ? ['--param', 'FAIL=40-tool'] : [];
-  const args = ['run', operation, ...failing, '--connect-timeout', '2m', '--', 'sh', '-c', command];
-  const start = script.client === 'container' ? startContainerClient : startBackupClient;
-  await using client = await start({ runDir: daemon.runDir, args, engine, marks, project });
+  const { client: kind = 'sh', patience = '2m' } = script;
+  const args = ['run', operation, ...failing, '--connect-timeout', patience, '--', 'sh', '-c', command];
+  await published(daemon.runDir);
+  using answers = watchAnswers(daemon.runDir);
+  script.prelude?.(daemon);
+  await using client = await startClient({ kind, runDir: daemon.runDir, dir, args, engine, marks, project });
 
   const missed: string[] = [];
   const wait = async (what: string, deadlineMs: number, condition: () => Promise<boolean> | boolean): Promise<void> => {
@@ -119,6 +131,7 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   const go = (): Promise<void> => writeFile(join(marks, 'go'), '');
   await script.meanwhile?.({ shop, daemon, client, dir, events, hasBegun, go });
   await wait('the client to end', CLIENT_MS, () => client.exitCode() !== undefined);
+  const callsAtEnd = await shop.calls();
   const commands = await commandsOf(marks);
   const isKept = operation === 'restore' && client.exitCode() !== 0 && commands.length > 0;
   await wait('the run to be over', SETTLE_MS, async () => isOver(await runsOf(daemon), isKept));
@@ -148,7 +161,8 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   }
   await daemon.stop();
   return {
-    ...{ operation, commandCode, before, after, lives, status, missed, isKept },
+    ...{ operation, commandCode, before, after, lives, status, missed, isKept, callsAtEnd },
+    answers: answers.seen(),
     isHookFailing: script.isHookFailing === true,
     commands: await commandsOf(marks),
     events: events(),

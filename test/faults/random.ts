@@ -6,6 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { execa } from 'execa';
 import { until } from '../support/until.ts';
 import { CATALOGUE, type Fault, makeBind, type Stage } from './catalogue.ts';
+import type { ClientKind } from './client.ts';
 import { makeDice, pick } from './dice.ts';
 import type { Lane } from './lane.ts';
 import { type Excuse, noExcuse, violationsOf } from './laws.ts';
@@ -17,6 +18,7 @@ export type Story = {
   readonly seed: number;
   readonly operation: 'backup' | 'restore';
   readonly commandCode: number;
+  readonly client: ClientKind;
   readonly faults: readonly Fault[];
   /** The command does not wait for the faults. */
   readonly isBrief: boolean;
@@ -37,7 +39,8 @@ export type Ending = {
 
 const POLICIES = ['no', 'on-failure', 'always', 'unless-stopped'];
 /** Faults that a restore may meet: in the others, persons decide what runs over a half restored volume. */
-const FOR_RESTORE = /sidecar is killed|client|clock|engine (answers|hangs|breaks)|state volume/;
+const FOR_RESTORE = /sidecar is (killed|told)|client|clock|engine (answers|hangs|breaks)|state volume/;
+const CLIENTS: readonly ClientKind[] = ['sh', 'sh', 'cli', 'no-fifo'];
 
 /** The same seed, the same story. */
 export function drawStory(seed: number): Story {
@@ -48,6 +51,7 @@ export function drawStory(seed: number): Story {
   const faults = second !== undefined && goTogether(first, second) ? [first, second] : [first];
   const mayRestore = faults.every(({ told }) => FOR_RESTORE.test(told));
   const isRestore = mayRestore && dice() < 0.4;
+  const anyClient = pick(dice, CLIENTS);
   return {
     ...{ seed, faults },
     operation: isRestore ? 'restore' : 'backup',
@@ -55,6 +59,7 @@ export function drawStory(seed: number): Story {
     isBrief: dice() < 0.3,
     policies: Object.fromEntries(FIVE.map(({ name }) => [name, pick(dice, POLICIES)])),
     engine: faults.map(({ needs }) => needs?.engine).find((one) => one !== undefined),
+    client: faults.map(({ needs }) => needs?.client).find((one) => one !== undefined) ?? anyClient,
   };
 }
 
@@ -64,24 +69,26 @@ function goTogether({ needs: one = {}, told }: Fault, { needs: other = {}, told:
   if (one.small !== undefined && other.small !== undefined) return false;
   // An engine has its own mounts: a small volume of ours is not there
   const [client, small] = [one.client ?? other.client, one.small ?? other.small];
-  return client === undefined || small === undefined;
+  if (one.client !== undefined && other.client !== undefined && one.client !== other.client) return false;
+  return client !== 'container' || small === undefined;
 }
 
 /** The story in a line. */
-export function titleOf({ seed, operation, commandCode, faults, isBrief }: Story): string {
+export function titleOf({ seed, operation, commandCode, client, faults, isBrief }: Story): string {
   const told = faults.map(({ told, phase, afterMs }) => `${told} (${phase}, after ${afterMs} ms)`).join('; ');
   const command = `${operation}${commandCode === 0 ? '' : ' whose command fails'}${isBrief ? ', brief' : ''}`;
-  return `seed ${seed}: ${command}: ${told}`;
+  return `seed ${seed}: ${command} (${client}): ${told}`;
 }
 
 const CLOCK = resolve(import.meta.dirname, 'tap-clock.ts');
 
 /** Plays it on an engine, in a shop of its own. */
 export async function playStory(story: Story, lane: Lane): Promise<Ending> {
-  const { operation, commandCode, faults, isBrief } = story;
+  const { operation, commandCode, client, faults, isBrief } = story;
   const began = performance.now();
   const { socketPath } = lane.engine;
   const needs = Object.assign({}, ...faults.map((fault) => fault.needs ?? {})) as NonNullable<Fault['needs']>;
+  const env = Object.assign({}, ...faults.map((fault) => fault.needs?.env ?? {})) as Readonly<Record<string, string>>;
   const services = FIVE.map((service) => dress(service, story, faults));
   await using shop = await openShop(socketPath, services, async (dir, service) =>
     service === 'web' ? [await makeBind(dir)] : [],
@@ -89,6 +96,8 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
   await using proxy = needs.proxy ? await openMoodyProxy(socketPath) : undefined;
   const excuse: Excuse = noExcuse();
   excuse.codes = new Set();
+  // The CLI's lease is a connection, which ends with the sidecar; who could open it anew may be dead, too
+  excuse.losesHolds = client === 'cli' && faults.length > 1;
   const missed: string[] = [];
 
   const meanwhile = async (scene: Scene): Promise<void> => {
@@ -107,11 +116,12 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
   };
 
   const played = await play(shop, {
-    ...{ operation, commandCode, meanwhile, waits: true },
-    ...(needs.client === undefined ? {} : { client: needs.client }),
+    ...{ operation, commandCode, client, meanwhile, waits: true },
+    ...(needs.patience === undefined ? {} : { patience: needs.patience }),
+    prelude: (daemon) => faults.forEach(({ prelude }) => void prelude?.(daemon)),
     ...(proxy === undefined ? {} : { engineHost: proxy.host }),
     ...(needs.clock ? { preload: [CLOCK] } : {}),
-    env: (dir) => ({ ...needs.env, ...(needs.clock ? { FAULTS_CLOCK: join(dir, 'clock') } : {}) }),
+    env: (dir) => ({ ...env, ...(needs.clock ? { FAULTS_CLOCK: join(dir, 'clock') } : {}) }),
     prepare: (dir) => mountSmall(dir, needs.small),
     excused: () => excuse.down,
     isDeaf: () => excuse.deaf || excuse.anyOrder,
