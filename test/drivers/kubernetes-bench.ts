@@ -18,7 +18,11 @@ export type KubernetesBench = Bench & {
 };
 
 /** A folder with a kubeconfig for this server, whose token lies in the file `token` beside it. */
-export async function writeKubeconfig(server: ApiServer, dir: string, token = 'first'): Promise<string> {
+export async function writeKubeconfig(
+  server: Pick<ApiServer, 'url' | 'namespace'>,
+  dir: string,
+  token = 'first',
+): Promise<string> {
   const path = join(dir, 'kubeconfig');
   await writeFile(join(dir, 'token'), token);
   const config = {

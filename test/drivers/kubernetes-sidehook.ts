@@ -1,4 +1,4 @@
-/** A whole sidehook over the scripted API server: real run, core, journal and driver; it can die at any write. */
+/** A whole sidehook over an API server: real run, core, journal and driver; it can die at any write. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,8 +36,13 @@ const WRITES = [
 ] as const;
 let incarnations = 0;
 
+/** What lies between a sidehook and its API server, and can come in between: a scripted server, or a gate to a real one. */
+export type Gate = Pick<ApiServer, 'url' | 'namespace' | 'cutExecs'> & {
+  readonly state: Pick<ApiServer['state'], 'script'>;
+};
+
 /** The pods of one namespace that have a sidehook each, and a place for their state. */
-export async function openNamespace(server: ApiServer) {
+export async function openNamespace(server: Gate, pace = PACE) {
   const dir = await mkdtemp(join(tmpdir(), 'sidehook-namespace-'));
   const dead = new Set<string>();
   const watchers = new Map<string, (point: Point) => boolean>();
@@ -72,7 +77,7 @@ export async function openNamespace(server: ApiServer) {
         if (isOver) death.resolve();
         return isOver;
       });
-      const driver = openKubernetes({ env: { KUBECONFIG: kubeconfig }, stateDir, pace: PACE });
+      const driver = openKubernetes({ env: { KUBECONFIG: kubeconfig }, stateDir, pace });
       const bugs: unknown[] = [];
       const host: Host = {
         list: async () => ({ files: [], passedOver: [] }),
