@@ -166,6 +166,16 @@ export async function release(holder: Holder, ref: WorkloadRef, signal: AbortSig
   });
 }
 
+/** Deletes the Lease of a release that was cut off when its workload was up again already. False: it is none such. */
+export async function forgetReleased(api: Api, lease: Lease, signal: AbortSignal): Promise<boolean> {
+  const key = lease.metadata.annotations?.['sidehook.io/workload'];
+  if (key === undefined || readHoldLease(lease).sharers.length > 0) return false;
+  const controller = await getController(api, key, signal);
+  if (controller?.spec.replicas === 0) return false;
+  await deleteLease(api, lease, signal);
+  return true;
+}
+
 async function mustFind(api: Api, ref: WorkloadRef, doing: string, signal: AbortSignal): Promise<Controller> {
   const controller = await getController(api, ref.key, signal);
   if (controller === undefined) throw failed(doing, `there is no ${ref.key}`);

@@ -4,6 +4,7 @@ import { OperationalError } from '../core/errors.ts';
 import type { Ledger, Lost, LostRun } from '../core/ledger.ts';
 import type { Log } from '../core/ports.ts';
 import type { Api } from './kubernetes-api.ts';
+import { forgetReleased } from './kubernetes-hold.ts';
 import {
   createLease,
   deleteLease,
@@ -158,6 +159,7 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
         if (isOurs(lease)) {
           const run = lease.kind === 'hold' ? undefined : readRecord(lease);
           const phase = run === undefined ? undefined : phaseOf(run.run.id);
+          if (lease.kind === 'hold' && isOrphan(lease, alive) && (await forgetReleased(api, lease, signal))) continue;
           if (phase === 'closed') await this.close(run?.run.id ?? '', signal);
           else await updateLease(api, lease, { ...content, annotations: {} }, signal);
           if (run !== undefined && phase === undefined && !open.has(run.run.id)) runs.push(run); // taken over, and not begun
@@ -189,7 +191,8 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       const held = readHoldLease(lease);
       const sharers = held.sharers.map((one) => ({ ...one, holder: identity() }));
       const taken = await writeHold(lease, { ...held, sharers }, signal);
-      return taken === undefined ? undefined : { holds: holdIn(taken) };
+      if (taken === undefined || (await forgetReleased(api, taken, signal))) return undefined;
+      return { holds: holdIn(taken) };
     }
     const run = readRecord(lease);
     if (run === undefined) return undefined;

@@ -51,6 +51,7 @@ async function adopt(lost: Lost, shared: Shared): Promise<void> {
   for (const { ref, runs } of lost.holds) {
     const found = await driver.inspect(ref, shared.ending.signal);
     if (found === undefined || journal.holds().some(({ key }) => key === ref.key)) continue;
+    if (found.heldFor === undefined && found.state !== 'exited') continue; // it was released while we looked
     log.warn('a hold was lost with its sidecar: releasing it', { workload: ref.name, runs });
     const spec = { ...ref, kind: 'scale', after: [], awaitHealth: false, healthTermMs: found.healthTermMs } as const;
     journal.addHold(makeHold(spec, found, clock.now()), runs[0] ?? 'unknown');

@@ -142,6 +142,25 @@ describe('sidehooks of one namespace', () => {
     await two.kill();
   });
 
+  it('take but its Lease away, where a release was cut off when all was up again', async () => {
+    await using shop = await openShop();
+    let scaled = 0;
+    const dieAt = (point: string) => point === 'after PUT web/scale' && ++scaled === 2;
+    const one = await shop.namespace.start('one', { dieAt });
+    assert.equal((await one.signal('pre'))?.exitCode, 0);
+    assert.equal(await one.signal('post'), undefined);
+    await one.lose();
+    assert.equal(replicasOf(shop.server), 2);
+    const generation = () => shop.server.get('deployments', 'web')?.metadata.generation;
+    const before = generation();
+    const two = await shop.namespace.start('two');
+    await two.begin();
+    await until(() => leasesOf(shop.server).length === 0, { what: 'no Lease to be left' });
+    assert.equal(generation(), before, 'it was scaled once more');
+    assert.deepEqual([...two.journal.holds(), ...two.bugs], []);
+    await two.kill();
+  });
+
   it('leave a restore as it was lost: what was held stays held, until it is released', async () => {
     await using shop = await openShop();
     const one = await shop.namespace.start('one');

@@ -233,9 +233,9 @@ export async function openApiServer() {
     if (KINDS[what] === undefined) return fail(404, 'NotFound', `no such path ${path}`);
     if (name === undefined && method === 'GET') {
       if (query.get('watch') === 'true') return { watch: what, from: query.get('resourceVersion') };
-      const found = all(what).filter(({ metadata }) =>
-        isSelected(metadata.labels ?? {}, query.get('labelSelector') ?? ''),
-      );
+      const found = all(what)
+        .filter(({ metadata }) => isSelected(metadata.labels ?? {}, query.get('labelSelector') ?? ''))
+        .toSorted((one, other) => (one.metadata.name < other.metadata.name ? -1 : 1)); // as etcd has them
       const from = Number(query.get('continue') ?? 0);
       const end = from + Math.min(Number(query.get('limit') ?? 500), state.pageSize);
       const metadata = { resourceVersion: String(version), ...(end < found.length ? { continue: String(end) } : {}) };
