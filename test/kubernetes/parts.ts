@@ -1,5 +1,17 @@
 /** The programs of a real cluster: Kubernetes' own built with Go from its module proxy, the rest out of Debian packages. */
-import { mkdtemp, mkdtempDisposable, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  access,
+  constants,
+  glob,
+  mkdtemp,
+  mkdtempDisposable,
+  readFile,
+  rename,
+  rm,
+  stat,
+  statfs,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -12,8 +24,10 @@ const STAGING_VERSION = VERSION.replace('v1.', 'v0.');
 const PROGRAMS = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet', 'kubectl'];
 /** What its go.mod asks for. */
 const GO_MINOR = 26;
-const BUILD_MS = 75 * 60_000;
+const BUILD_MS = 45 * 60_000;
 const DOWNLOAD_MS = 10 * 60_000;
+/** In MiB, with something to spare: for the tests, and for the build if nothing of it is there yet. */
+const NEEDS = { run: { memory: 2_000, disk: 2_000 }, build: { memory: 3_500, disk: 8_000 } };
 
 /** Folders with programs, in the order in which they belong in PATH. */
 export type Parts = {
@@ -29,8 +43,32 @@ export type Parts = {
 export async function whyNoCluster(): Promise<string | false> {
   if (process.getuid?.() !== 0) return 'a cluster needs root';
   if (process.platform !== 'linux') return 'a cluster needs Linux';
-  if ((await isThere(await builtDir())) || (await findGo()) !== undefined) return false;
-  return `Kubernetes is built with Go 1.${GO_MINOR}, and there is none in PATH or /usr/local/go/bin`;
+  const isBuilt = await isThere(await builtDir());
+  if (!isBuilt && (await findGo()) === undefined)
+    return `Kubernetes is built with Go 1.${GO_MINOR}, and there is none in PATH or /usr/local/go/bin`;
+  const { memory, disk } = isBuilt ? NEEDS.run : NEEDS.build;
+  const freeMemory = process.availableMemory() / 2 ** 20;
+  if (freeMemory < memory) return `${memory} MiB of memory are needed, and ${Math.round(freeMemory)} are free`;
+  for (const place of [tmpdir(), await cacheDir()]) {
+    const { bavail, bsize } = await statfs(place);
+    const freeDisk = (bavail * bsize) / 2 ** 20;
+    if (freeDisk < disk) return `${disk} MiB of disk are needed, and ${Math.round(freeDisk)} are free in ${place}`;
+  }
+  return whyNoNamespaces();
+}
+
+async function whyNoNamespaces(): Promise<string | false> {
+  const args = ['--mount', '--pid', '--net', '--fork', 'true'];
+  const { failed, shortMessage } = await execa('unshare', args, { reject: false });
+  if (failed) return `no namespaces can be made here: ${shortMessage}`;
+  for await (const path of glob('/sys/fs/cgroup/{*/,}cgroup.procs')) {
+    const isWritable = await access(path, constants.W_OK).then(
+      () => true,
+      () => false,
+    );
+    if (!isWritable) return `no control groups can be made here: ${path} cannot be written`;
+  }
+  return false;
 }
 
 /** Builds and downloads what is not there yet. */

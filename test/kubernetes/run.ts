@@ -8,11 +8,13 @@
 import { mkdtempDisposable } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { findHelm } from '../helm/helm.ts';
 import { runCommand } from '../support/command.ts';
 import { say } from '../support/install.ts';
 import { type Cluster, openCluster } from './cluster.ts';
 import { clusterImages } from './images.ts';
-import { whyNoCluster } from './parts.ts';
+import { findKubeconform } from './kubeconform.ts';
+import { prepareParts, whyNoCluster } from './parts.ts';
 
 const TESTS = 'test/kubernetes/**/*.test.ts';
 const WHERE_POSSIBLE = '--where-possible';
@@ -25,10 +27,11 @@ process.exitCode = await run(process.argv.slice(2));
 
 async function run(all: readonly string[]): Promise<number> {
   const args = all.filter((arg) => arg !== WHERE_POSSIBLE);
-  const why = await whyNoCluster();
+  const isOptional = args.length < all.length;
+  const why = (await whyNoCluster()) || (isOptional && (await whyNoParts()));
   if (why) {
-    say(`the tests on a cluster are not run: ${why}`);
-    return args.length < all.length ? 0 : EX_CONFIG;
+    say(`THE TESTS ON A CLUSTER ARE NOT RUN: ${why}`);
+    return isOptional ? 0 : EX_CONFIG;
   }
   const command = args[0] === '--cluster' ? args.slice(args[1] === '--' ? 2 : 1) : testCommand(args);
   const [program, ...rest] = command;
@@ -38,6 +41,18 @@ async function run(all: readonly string[]): Promise<number> {
   }
   await using cluster = await openWithImages();
   return await runCommand(program, rest, cluster.env);
+}
+
+/** Why they cannot be had: most of all, there is no network. */
+async function whyNoParts(): Promise<string | false> {
+  try {
+    await prepareParts();
+    await findHelm();
+    await findKubeconform();
+    return false;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
 }
 
 async function openWithImages(): Promise<Cluster> {
