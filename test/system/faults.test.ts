@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { describe, it } from 'node:test';
 import { composeLabels, openProxy } from '../drivers/docker-bench.ts';
 import { docker, engineSocket, openStack, type Stack } from '../support/engine.ts';
@@ -70,6 +71,24 @@ describe('with three services held', () => {
     await sidecar.start();
     await project.untilRunning(...NAMES);
     await untilClosed(sidecar);
+  });
+
+  it('starts them by release --all while the daemon is down, and leaves them alone when it is back', async () => {
+    await using project = await openServices(THREE);
+    await using sidecar = await openSidecar({ scope: project.stack.name });
+    const client = await sidecar.clientIn(project.stack, ['run', 'backup', '--', 'sleep', '1000']);
+    await project.untilStopped(...NAMES);
+    await untilOpen(sidecar);
+    await sidecar.kill();
+    const release = sidecar.cli('release', '--all');
+    assert.equal(await release.ended, 0, release.err());
+    assert.ok(await project.runs(...NAMES));
+    const startsOf = async () => (await Promise.all(NAMES.map(project.lifeOf))).map(({ StartedAt }) => StartedAt);
+    const starts = await startsOf();
+    await sidecar.start();
+    await client.kill();
+    await untilClosed(sidecar);
+    assert.deepEqual(await startsOf(), starts);
   });
 
   it('starts those that it had stopped when it is killed in the middle of its stops', async () => {
@@ -360,6 +379,30 @@ describe('bad input', () => {
     assert.match(lastLineOf(client.err()), /label sidehook\.hold: expected stop/);
     assert.equal(client.out(), '');
     assert.ok(await project.runs('db'));
+  });
+
+  it('of two sidecars on one state directory ends the second with 78, and the first goes on', async () => {
+    await using project = await openServices([{ name: 'db' }]);
+    await using sidecar = await openSidecar({ scope: project.stack.name });
+    const second = sidecar.cli('serve');
+    assert.equal(await second.ended, 78, second.err());
+    assert.match(second.err(), /another sidehook uses this state directory/);
+    const client = sidecar.client('run', 'backup', '--', 'true');
+    assert.equal(await client.ended, 0, client.err());
+  });
+
+  it('of a journal that a newer version wrote ends the daemon with 78, and leaves the journal as it is', async () => {
+    await using sidecar = await openSidecar({ scope: 'nothing' });
+    await sidecar.kill();
+    const path = join(sidecar.stateDir, 'journal.db');
+    using journal = new DatabaseSync(path);
+    journal.exec('PRAGMA user_version = 99');
+    journal.close();
+    const daemon = sidecar.cli('serve');
+    assert.equal(await daemon.ended, 78, daemon.err());
+    assert.match(daemon.err(), /a newer sidehook wrote it \(format 99, this one knows 1\)/);
+    using left = new DatabaseSync(path, { readOnly: true });
+    assert.equal(left.prepare('PRAGMA user_version').get()?.user_version, 99);
   });
 
   it('of no engine at all ends the daemon with 78 and what to do', async () => {
