@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { BUSYBOX } from '../support/images.ts';
-import { leavesNothing, type Namespace, openNamespace } from './namespace.ts';
+import { until } from '../support/until.ts';
+import { leavesNothing, type Namespace, openNamespace, SLOW_MS } from './namespace.ts';
 
 const SUITE_MS = 15 * 60_000;
 const RELEASE = 'nightly-sidehook';
@@ -29,6 +30,18 @@ describe('the chart, with hooks in the sidecar', { timeout: SUITE_MS }, () => {
     const pod = await space.get('pod', await space.podOf(job));
     assert.equal(pod.status.initContainerStatuses[0].state.terminated.exitCode, 0);
     assert.equal(pod.status.initContainerStatuses[0].restartCount, 0);
+  });
+
+  it('runs when its schedule says so', async () => {
+    const values = { hooks: { '10-tell': hook('echo "$1 $2"') }, backup: backup('echo', 'the data') };
+    await space.install(RELEASE, { ...values, cronJob: { schedule: '* * * * *' } });
+    const isOwn = ({ metadata }: { metadata: { name: string } }) => metadata.name.startsWith(RELEASE);
+    const begun = async () => (await space.list('jobs')).find(isOwn)?.metadata.name as string | undefined;
+    const job = await until(begun, { what: 'a job of the schedule', deadlineMs: SLOW_MS, everyMs: 500 });
+    await space.install(RELEASE, values); // that one is enough
+    const { exitCode, out } = await space.ended(job);
+    assert.equal(exitCode, 0, out);
+    assert.match(out, /^backup pre\nthe data\nbackup post$/m);
   });
 
   it("gives the backup's container a hook's exit code, and runs no backup then", async () => {

@@ -72,6 +72,7 @@ export function configurations(plan: Plan): Readonly<Record<string, string>> {
       'use-service-account-credentials': 'true',
       'service-account-private-key-file': at('tokens.key'),
       'root-ca-file': at('ca.crt'),
+      'horizontal-pod-autoscaler-sync-period': '1s',
       'leader-elect': 'false',
     }),
     'kube-scheduler.sh': ours('kube-scheduler', {

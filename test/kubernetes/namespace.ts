@@ -23,6 +23,8 @@ export type Namespace = AsyncDisposable & {
   tryKubectl(...args: readonly string[]): Promise<Said>;
   /** Makes objects, or changes them. */
   apply(...objects: readonly object[]): Promise<void>;
+  /** Asks for a pod's eviction, as whoever drains its node does. */
+  evict(pod: string): Promise<Said>;
   /** An object as it is, undefined where there is none. */
   // biome-ignore lint/suspicious/noExplicitAny: whatever kind it is, a test knows which
   get(kind: string, name: string): Promise<any>;
@@ -60,6 +62,11 @@ export async function openNamespace(prefix: string): Promise<Namespace> {
     const input = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
     const { exitCode, all } = await run('kubectl', ['apply', '--filename', '-'], input);
     if (exitCode !== 0) throw new Error(`apply: ${all}`);
+  }
+  async function evict(pod: string): Promise<Said> {
+    const path = `/api/v1/namespaces/${name}/pods/${pod}/eviction`;
+    const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: pod, namespace: name } };
+    return run('kubectl', ['create', '--raw', path, '--filename', '-'], JSON.stringify(eviction));
   }
   async function get(kind: string, object: string) {
     const { exitCode, out, all } = await tryKubectl('get', kind, object, '--output=json');
@@ -109,7 +116,7 @@ export async function openNamespace(prefix: string): Promise<Namespace> {
 
   await kubectl('create', 'namespace', name);
   return {
-    ...{ name, kubectl, tryKubectl, apply, get, list, helm, install, runNow, ended, podOf, logged },
+    ...{ name, kubectl, tryKubectl, apply, evict, get, list, helm, install, runNow, ended, podOf, logged },
     async [Symbol.asyncDispose]() {
       await tryKubectl('delete', 'namespace', name, '--wait=false');
       await tryKubectl('delete', 'pods', '--all', '--grace-period=1', '--wait=false');

@@ -37,6 +37,26 @@ export function aWorkload(
   };
 }
 
+/** A HorizontalPodAutoscaler. It knows no metrics: it only keeps a workload between its bounds. */
+export function anAutoscaler(deployment: string, minReplicas: number, maxReplicas: number): object {
+  const resource = { name: 'cpu', target: { type: 'Utilization', averageUtilization: 80 } };
+  return {
+    ...{ apiVersion: 'autoscaling/v2', kind: 'HorizontalPodAutoscaler', metadata: { name: deployment } },
+    spec: {
+      ...{ minReplicas, maxReplicas, metrics: [{ type: 'Resource', resource }] },
+      scaleTargetRef: { apiVersion: 'apps/v1', kind: 'Deployment', name: deployment },
+    },
+  };
+}
+
+/** A PodDisruptionBudget for the pods with these labels. */
+export function aBudget(name: string, matchLabels: object, minAvailable: number): object {
+  return {
+    ...{ apiVersion: 'policy/v1', kind: 'PodDisruptionBudget', metadata: { name } },
+    spec: { minAvailable, selector: { matchLabels } },
+  };
+}
+
 /** In a pod's annotations: it is scaled to zero for a backup. */
 export const HELD = { 'sidehook.io/hold': 'scale' };
 

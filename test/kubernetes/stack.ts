@@ -14,8 +14,8 @@ export type Stack = Namespace & {
   goOn(pod: string): Promise<void>;
   /** Replicas that a workload is to have. */
   replicas(workload: string): Promise<number>;
-  /** Waits until all runs as it did in the beginning, and no Lease is left. */
-  isUp(): Promise<void>;
+  /** Waits until all runs as it did in the beginning, or with so many replicas, and no Lease is left. */
+  isUp(replicas?: Readonly<Record<string, number>>): Promise<void>;
   /** What the hooks in the pod `vault` wrote down. */
   diary(): Promise<string>;
   /** Signals the first process of a pod's container, as the kernel of the node would. */
@@ -55,8 +55,8 @@ export async function openStack(name: string, values: object = {}): Promise<Stac
   async function replicas(workload: string): Promise<number> {
     return Number(await space.kubectl('get', workload, '--output=jsonpath={.spec.replicas}'));
   }
-  async function isUp(): Promise<void> {
-    for (const [workload, count] of Object.entries(HELD_WORKLOADS)) {
+  async function isUp(replicasThen: Readonly<Record<string, number>> = {}): Promise<void> {
+    for (const [workload, count] of Object.entries({ ...HELD_WORKLOADS, ...replicasThen })) {
       const isBack = async () => (await replicas(workload)) === count;
       await until(isBack, { what: `${workload} to have ${count} replicas`, deadlineMs: SLOW_MS, everyMs: 500 });
       await space.kubectl('rollout', 'status', workload, `--timeout=${SLOW_MS}ms`);

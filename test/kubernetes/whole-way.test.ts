@@ -118,6 +118,12 @@ describe('a backup that fails on a cluster', { timeout: SUITE_MS }, () => {
     assert.match(out, /pods\/exec/);
     assert.doesNotMatch(out, /the data/);
     await isUp();
+    const doctor = await space.helm('test', RELEASE, '--logs', '--timeout', `${SLOW_MS}ms`);
+    assert.notEqual(doctor.exitCode, 0, doctor.all);
+    assert.match(
+      doctor.all,
+      /add to the Role: \{apiGroups: \[''\], resources: \[pods\/exec\], verbs: \[create, get\]\}/,
+    );
   });
 
   it('names the right that is missing for a hold', async () => {
