@@ -10,8 +10,9 @@ export interface Ledger {
   /** How often `tend` is to be called. */
   readonly paceMs: number;
   /** Claims the job and the workloads of a run across sidecars, and writes down what it will owe, before anything is done.
+   * A restore takes over what failed ones of the same job keep elsewhere, and resolves to those.
    * @throws OperationalError `busy`; `configuration`: more than can be written down; `engine-unavailable` */
-  open(run: RunRecord, plan: Plan, signal: AbortSignal): Promise<void>;
+  open(run: RunRecord, plan: Plan, signal: AbortSignal): Promise<readonly LostRun[]>;
   /** Takes up a run of our journal after our own restart. False: another has taken it over, or finished it.
    * @throws OperationalError `engine-unavailable` */
   resume(runId: string, signal: AbortSignal): Promise<boolean>;

@@ -20,7 +20,7 @@ import type { Lease } from './kubernetes-objects.ts';
 import { getController } from './kubernetes-pods.ts';
 import { progressOf, readRecord, recordOf, writeRecord } from './kubernetes-record.ts';
 import { openEyes } from './kubernetes-sight.ts';
-import { type HoldLease, readHoldLease, type Sharer, writeHoldLease } from './kubernetes-workload.ts';
+import { type HoldLease, holdIn, isOrphan, readHoldLease, type Sharer, writeHoldLease } from './kubernetes-workload.ts';
 
 /** Where it is kept, and by whom. */
 export type LedgerOptions = {
@@ -109,7 +109,10 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       open.set(run.id, record); // before `tend` can see it, and take it for a lost one
       try {
         lease = await createLease(api, name, { kind: 'job', ...content, annotations }, signal);
-        if (lease !== undefined) return await refuseConflicts(record, signal);
+        if (lease !== undefined) {
+          await refuseConflicts(record, signal);
+          return await inherit(run, signal);
+        }
         const holder = (await getLease(api, name, signal))?.spec?.holderIdentity;
         throw new OperationalError('busy', `not now: job ${run.job} has a run open at ${holder ?? 'another sidehook'}`);
       } catch (error) {
@@ -202,6 +205,18 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     return { run };
   }
 
+  /** What failed restores of the same job keep is for this one to let go of, once it has succeeded. */
+  async function inherit({ operation, job }: LostRun['run'], signal: AbortSignal): Promise<readonly LostRun[]> {
+    const taken: LostRun[] = [];
+    const leases = operation === 'restore' ? await listLeases(api, signal) : [];
+    for (const lease of leases.filter((one) => one.kind === 'kept' && !isOurs(one))) {
+      if (readRecord(lease)?.run.job !== job) continue;
+      const run = (await takeOver(lease, signal))?.run;
+      if (run !== undefined) taken.push(run);
+    }
+    return taken;
+  }
+
   function writeHold(lease: Lease, held: HoldLease, signal: AbortSignal): Promise<Lease | undefined> {
     return updateLease(api, lease, { ...content, annotations: writeHoldLease(held) }, signal);
   }
@@ -235,15 +250,4 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     const annotations = writeHoldLease({ ...held, sharers });
     await updateLease(api, lease, { ...content, holder: other.holder, annotations }, signal); // who is in it renews it
   }
-}
-
-/** No run that anybody answers for needs it held. */
-function isOrphan(lease: Lease, alive: ReadonlySet<string>): boolean {
-  return !readHoldLease(lease).sharers.some(({ run }) => alive.has(run));
-}
-
-function holdIn(lease: Lease): Lost['holds'] {
-  const key = lease.metadata.annotations?.['sidehook.io/workload'];
-  const { uid, sharers } = readHoldLease(lease);
-  return key === undefined ? [] : [{ ref: { key, instance: uid, name: key }, runs: sharers.map(({ run }) => run) }];
 }

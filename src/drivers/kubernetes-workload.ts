@@ -1,4 +1,5 @@
 /** The API's objects in the run's words: controllers and pods become workloads. */
+import type { Lost } from '../core/ledger.ts';
 import type { Workload } from '../core/workload.ts';
 import type { Controller, ControllerKind, Lease, Pod } from './kubernetes-objects.ts';
 import { containersOf, isReady, isRunning } from './kubernetes-pods.ts';
@@ -49,6 +50,18 @@ export function writeHoldLease({ replicas, uid, started, finished, sharers }: Ho
     [`${PREFIX}finished`]: finished ?? '',
     [`${PREFIX}runs`]: JSON.stringify(sharers),
   };
+}
+
+/** No run that anybody answers for needs it held. */
+export function isOrphan(lease: Lease, alive: ReadonlySet<string>): boolean {
+  return !readHoldLease(lease).sharers.some(({ run }) => alive.has(run));
+}
+
+/** The hold that a Lease speaks of. */
+export function holdIn(lease: Lease): Lost['holds'] {
+  const key = lease.metadata.annotations?.['sidehook.io/workload'];
+  const { uid, sharers } = readHoldLease(lease);
+  return key === undefined ? [] : [{ ref: { key, instance: uid, name: key }, runs: sharers.map(({ run }) => run) }];
 }
 
 /** Counts the changes of what a workload is to be: the later one is the greater string. */

@@ -36,7 +36,14 @@ export async function tend(shared: Shared): Promise<number> {
   if (driver.ledger === undefined) return 0;
   const lost = await driver.ledger.tend((id) => journal.run(id)?.phase, shared.ending.signal);
   await adopt(lost, shared);
+  for (const run of journal.runs('live').filter(({ phase }) => phase === 'kept')) await closeIfTaken(run, shared);
   return lost.undecided;
+}
+
+/** What failed restores keep elsewhere, and a new one of their job has taken over: it lets go of that if it succeeds. */
+export async function adoptKept(runs: readonly LostRun[], shared: Shared): Promise<void> {
+  for (const one of runs.filter(({ run }) => shared.tools.journal.run(run.id) === undefined))
+    remindOfKept(await importRun(one, shared.tools, shared.ending.signal), shared);
 }
 
 /** Writes what was lost into our own journal, from which it is ended as any run of ours. */
@@ -86,26 +93,26 @@ async function importRun(
 
 /** Takes up the runs of our journal after a restart; those that another has taken over meanwhile are over for us. */
 export async function resumeRuns(shared: Shared): Promise<void> {
-  const { driver, journal, log, clock } = shared.tools;
-  for (const run of driver.ledger === undefined ? [] : journal.runs('live')) {
-    const isOurs = await driver.ledger?.resume(run.id, clock.deadline(REMEMBER_MS)).catch((error) => {
-      log.error('whether a run is still ours cannot be told: going on', { run: run.id, why: String(error) });
-      return true;
-    });
-    if (isOurs === true) continue;
-    const why = `run ${run.id} was taken over by another sidehook while this one was down`;
-    log.error('run taken over', { run: run.id, job: run.job });
-    journal.atomically(() => {
-      for (const { key } of journal.holds().filter(({ runs }) => runs.includes(run.id))) {
-        journal.changeHold(key, { status: 'released', releasedAt: clock.now() });
-      }
-      const distrust = [...run.distrust, why];
-      journal.changeRun(run.id, {
-        phase: 'closed',
-        outcome: run.outcome ?? 'abandoned',
-        distrust,
-        closedAt: clock.now(),
-      });
-    });
-  }
+  for (const run of shared.tools.journal.runs('live')) await closeIfTaken(run, shared);
+}
+
+async function closeIfTaken(run: RunRecord, { tools }: Shared): Promise<void> {
+  const { driver, journal, log, clock } = tools;
+  if (driver.ledger === undefined) return;
+  const isOurs = await driver.ledger.resume(run.id, clock.deadline(REMEMBER_MS)).catch((error) => {
+    log.error('whether a run is still ours cannot be told: going on', { run: run.id, why: String(error) });
+    return true;
+  });
+  if (isOurs) return;
+  const why = `run ${run.id} was taken over by another sidehook`;
+  log.error('run taken over', { run: run.id, job: run.job });
+  journal.atomically(() => {
+    for (const { key, runs } of journal.holds().filter(({ runs: all }) => all.includes(run.id))) {
+      if (runs.length > 1) journal.leaveHold(key, run.id);
+      else journal.changeHold(key, { status: 'released', releasedAt: clock.now() });
+    }
+    const distrust = [...run.distrust, why];
+    const outcome = run.outcome ?? 'abandoned';
+    journal.changeRun(run.id, { phase: 'closed', outcome, distrust, closedAt: clock.now() });
+  });
 }

@@ -5,6 +5,7 @@ import type { Answer } from '../core/result.ts';
 import { isHalfRestored } from '../core/unwinding.ts';
 import { distrustRun } from './distrust.ts';
 import { isEngineAway, whileEngineAway, writeOrLog, writeRest } from './engine.ts';
+import { rememberIfCan } from './ledger.ts';
 import { orphansOf, releaseOrphans, retryPending } from './pending.ts';
 import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
@@ -152,7 +153,10 @@ async function letGoOf(
       if (run.operation === 'restore') guards.get(id)?.lease?.abandon?.(told); // it must not write on under what now runs
     }
     const results = await releaseAll(held, id, tools, edges);
-    if (run.phase === 'kept') writeOrLog(tools, () => tools.journal.changeRun(id, { phase: 'closed' }));
+    if (run.phase === 'kept') {
+      writeOrLog(tools, () => tools.journal.changeRun(id, { phase: 'closed' }));
+      await rememberIfCan(id, tools); // we may have ended before the ledger is tended again
+    }
     turn.beat();
     return results;
   });

@@ -4,6 +4,7 @@ import type { Delivery, Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import type { Request } from '../core/request.ts';
 import { type Answer, EXIT_SKIP, exitCodeOf, type RunOutcome } from '../core/result.ts';
+import { adoptKept } from './adopt.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { guard } from './guard.ts';
@@ -67,8 +68,9 @@ async function openWhenFree(
       if (!(await sender.isHeld())) await tools.clock.sleep(SENDER_MS, signal);
       signal.throwIfAborted();
       const run = makeRun(request, sender.ref, situation.view.clients, shared);
-      await tools.driver.ledger?.open(run, plan, signal);
+      const inherited = (await tools.driver.ledger?.open(run, plan, signal)) ?? [];
       try {
+        await adoptKept(inherited, shared);
         tools.journal.openRun(run, plan.steps, plan.claims);
       } catch (error) {
         await tools.driver.ledger?.close(run.id, shared.ending.signal);

@@ -40,7 +40,9 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
   for (const step of journal.steps(run.id).filter(({ status }) => status === 'started'))
     await endLeftovers(step, run, tools, edges);
   for (const step of plan.held) hooks.push(await runOwed(step, run, tools, edges));
-  const releases = plan.keep ? [] : await releaseAll(holdsToRelease(run, tools), run.id, tools, edges);
+  const { holds, superseded } = plan.keep ? { holds: [], superseded: [] } : holdsToRelease(run, tools);
+  const releases = await releaseAll(holds, run.id, tools, edges);
+  for (const id of superseded) await rememberIfCan(id, tools);
   for (const step of plan.running) hooks.push(await runOwed(step, run, tools, edges));
 
   const kept = plan.keep ? pendingOf(run.id, tools) : [];
@@ -57,14 +59,16 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
 }
 
 /** Its own; and after a restore that succeeded, what failed ones of the same job kept. */
-function holdsToRelease(run: EndedRun, tools: Tools): HoldRecord[] {
+function holdsToRelease(run: EndedRun, tools: Tools): { holds: HoldRecord[]; superseded: string[] } {
   const holds = new Map(pendingOf(run.id, tools).map((hold) => [hold.key, hold]));
-  if (run.operation !== 'restore' || run.outcome !== 'success') return [...holds.values()];
+  const superseded: string[] = [];
+  if (run.operation !== 'restore' || run.outcome !== 'success') return { holds: [...holds.values()], superseded };
   for (const kept of tools.journal.runs('live').filter(({ phase, job }) => phase === 'kept' && job === run.job)) {
     for (const hold of pendingOf(kept.id, tools)) holds.set(hold.key, hold);
-    writeOrLog(tools, () => tools.journal.changeRun(kept.id, { phase: 'closed' })); // its ledger is tended to later
+    writeOrLog(tools, () => tools.journal.changeRun(kept.id, { phase: 'closed' })); // the ledger is told afterwards
+    superseded.push(kept.id);
   }
-  return [...holds.values()];
+  return { holds: [...holds.values()], superseded };
 }
 
 /** What a run still holds. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { releaseNow } from '../../src/run/control.ts';
 import { type ApiServer, openApiServer } from '../support/api-server.ts';
 import { until } from '../support/until.ts';
 import { openNamespace } from './kubernetes-sidehook.ts';
@@ -179,6 +180,55 @@ describe('sidehooks of one namespace', () => {
     await until(() => three.journal.run(runId)?.phase === 'kept', { what: 'the next to keep it', deadlineMs: 60_000 });
     assert.equal(replicasOf(shop.server), 0);
     await three.kill();
+  });
+
+  it('release after a restore that succeeded what a failed one kept, though that pod is gone', async () => {
+    await using shop = await openShop();
+    const one = await shop.namespace.start('one');
+    const { runId = '' } = (await one.signal('pre', { operation: 'restore' })) ?? {};
+    await one.signal('started', { operation: 'restore', runId });
+    const failed = await one.signal('post', { operation: 'restore', runId, outcome: 'failure' });
+    assert.match(failed?.message ?? '', /stay held/);
+    await one.lose();
+    const two = await shop.namespace.start('two'); // sooner than it could tell that the other one is lost
+    const again = await two.signal('pre', { operation: 'restore' });
+    assert.equal(again?.exitCode, 0, again?.message ?? 'no answer');
+    await two.signal('started', { operation: 'restore', runId: again.runId ?? '' });
+    assert.equal(replicasOf(shop.server), 0);
+    const answer = await two.signal('post', { operation: 'restore', runId: again.runId ?? '' });
+    assert.equal(answer?.exitCode, 0, answer?.message ?? 'no answer');
+    assert.equal(replicasOf(shop.server), 2);
+    assert.deepEqual(leasesOf(shop.server), []);
+    await two.kill();
+  });
+
+  it('have one that lives let go of a failed restore that another one took over', async () => {
+    await using shop = await openShop();
+    const one = await shop.namespace.start('one');
+    const { runId = '' } = (await one.signal('pre', { operation: 'restore' })) ?? {};
+    await one.signal('started', { operation: 'restore', runId });
+    await one.signal('post', { operation: 'restore', runId, outcome: 'failure' });
+    const two = await shop.namespace.start('two');
+    await two.signal('pre', { operation: 'restore' });
+    await two.signal('post', { operation: 'restore' });
+    assert.equal(replicasOf(shop.server), 2);
+    await one.begin();
+    await until(() => one.journal.run(runId)?.phase === 'closed', { what: 'its run to be over', deadlineMs: 60_000 });
+    assert.deepEqual(one.journal.holds(), []);
+    assert.deepEqual(leasesOf(shop.server), []);
+    for (const sidehook of [one, two]) await sidehook.kill();
+  });
+
+  it('leave no Lease behind of what was released by hand', async () => {
+    await using shop = await openShop();
+    const one = await shop.namespace.start('one');
+    const { runId = '' } = (await one.signal('pre', { operation: 'restore' })) ?? {};
+    await one.signal('started', { operation: 'restore', runId });
+    await one.signal('post', { operation: 'restore', runId, outcome: 'failure' });
+    assert.equal((await releaseNow({ runId }, one.shared)).exitCode, 0);
+    assert.equal(replicasOf(shop.server), 2);
+    assert.deepEqual(leasesOf(shop.server), []);
+    await one.kill();
   });
 
   it('let a lost one that comes back with its journal do nothing again', async () => {

@@ -196,11 +196,19 @@ describe('the chart', () => {
     assert.equal(spec.concurrencyPolicy, 'Forbid');
     const pod = spec.jobTemplate.spec.template.spec;
     assert.deepEqual(pod.containers[0].args, ['recover']);
+    assert.throws(() => named(manifests, 'CronJob', '-release')); // there is no restore
     assert.doesNotMatch(JSON.stringify(pod), /persistentVolumeClaim|"data"/);
     assert.deepEqual(volumeOf(backupPodOf(manifests), 'sidehook-state'), {
       name: 'sidehook-state',
       ...state.volume,
     });
+  });
+
+  it('lets go of what a restore that failed keeps when it is asked to, and not before', async () => {
+    const manifests = await render({ restore: { command: ['a'] }, backup: { job: 'Shop' } });
+    const { spec } = named(manifests, 'CronJob', '-release');
+    assert.equal(spec.suspend, true);
+    assert.deepEqual(spec.jobTemplate.spec.template.spec.containers[0].args, ['recover', '--release', 'Shop']);
   });
 
   it('lets a pod that ends have the time of the hooks that are still to come', async () => {

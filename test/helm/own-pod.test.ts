@@ -46,6 +46,11 @@ describe('the examples for Kubernetes', () => {
     const values = parse(await readFile(join(EXAMPLES, 'values.yaml'), 'utf8'));
     const manifests = await render(values);
     const names = ofKind(manifests, 'CronJob').map(({ metadata }) => metadata.name);
-    assert.deepEqual(names, ['nightly-sidehook', 'nightly-sidehook-recovery', 'nightly-sidehook-restore']);
+    assert.deepEqual(names, [
+      'nightly-sidehook',
+      'nightly-sidehook-recovery',
+      'nightly-sidehook-release',
+      'nightly-sidehook-restore',
+    ]);
   });
 });
