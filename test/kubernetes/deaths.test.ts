@@ -51,7 +51,7 @@ async function openWorld(): Promise<World> {
   };
 }
 
-describe('a sidecar that dies at its writes to a cluster', { timeout: LONG_MS }, () => {
+describe('a sidecar that dies at its writes to a cluster', { timeout: LONG_MS, concurrency: 2 }, () => {
   for (const afterwards of ['restarted', 'lost'] as const) {
     it(`has all as it was, when it is ${afterwards}`, { timeout: LONG_MS }, (context) =>
       killAtEach(openWorld, afterwards, { every: EVERY, from: FROM, atOnce: 2 }, context),
