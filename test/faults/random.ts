@@ -40,6 +40,8 @@ export type Ending = {
 const POLICIES = ['no', 'on-failure', 'always', 'unless-stopped'];
 /** Faults that a restore may meet: in the others, persons decide what runs over a half restored volume. */
 const FOR_RESTORE = /sidecar is (killed|told)|client|clock|engine (answers|hangs|breaks)|state volume/;
+/** Four times what its number takes to grow. */
+const COUNTER_TTL = '12s';
 const CLIENTS: readonly ClientKind[] = ['sh', 'sh', 'cli', 'no-fifo'];
 
 /** The same seed, the same story. */
@@ -88,7 +90,8 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
   const began = performance.now();
   const { socketPath } = lane.engine;
   const needs = Object.assign({}, ...faults.map((fault) => fault.needs ?? {})) as NonNullable<Fault['needs']>;
-  const env = Object.assign({}, ...faults.map((fault) => fault.needs?.env ?? {})) as Readonly<Record<string, string>>;
+  const term = client === 'no-fifo' ? { SIDEHOOK_LEASE_TTL: COUNTER_TTL } : {};
+  const env = Object.assign(term, ...faults.map((fault) => fault.needs?.env ?? {})) as Readonly<Record<string, string>>;
   const services = FIVE.map((service) => dress(service, story, faults));
   await using shop = await openShop(socketPath, services, async (dir, service) =>
     service === 'web' ? [await makeBind(dir)] : [],
@@ -98,6 +101,10 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
   excuse.codes = new Set();
   // The CLI's lease is a connection, which ends with the sidecar; who could open it anew may be dead, too
   excuse.losesHolds = client === 'cli' && faults.length > 1;
+  if (client === 'no-fifo') {
+    excuse.losesHolds = true; // the machine may stall for longer
+    excuse.codes.add(65);
+  }
   const missed: string[] = [];
 
   const meanwhile = async (scene: Scene): Promise<void> => {
