@@ -1,10 +1,13 @@
 /** Kills the daemon at every point of a run, one run for each point. */
-import { tell, violationsOf } from './laws.ts';
-import { type Played, play, type Script } from './play.ts';
-import { openShop, type Service, type Shop } from './shop.ts';
+
+import type { Case } from './cases.ts';
+import { noExcuse, tell, violationsOf } from './laws.ts';
+import { type Played, play } from './play.ts';
+import { openShop, type Shop } from './shop.ts';
 import { writeStory } from './stories.ts';
 
 export type Verdict = {
+  /** `nowhere`: that was the run that nobody disturbed. */
   readonly point: string;
   /** The daemon was killed there; else the run never came by, each time that it was tried. */
   readonly isReached: boolean;
@@ -20,29 +23,36 @@ export type Plan = {
   readonly socketPath: string;
   /** How many stacks, and so runs, at once. */
   readonly stacks: number;
-  readonly script: Script;
-  /** In which life of the daemon the points are; those before it end where `script.kills` says. */
-  readonly life?: number;
-  readonly services?: readonly Service[];
+  readonly case: Case;
   /** Of all points, those to be tried; default all. */
   readonly choose?: (points: readonly string[]) => readonly string[];
+  /** The first law that is broken is enough. */
+  readonly untilBroken?: true;
   readonly say: (line: string) => void;
 };
+
+/** A point that no run comes by. */
+const NOWHERE = 'nowhere';
 
 /** How often a point is tried that depends on how often something had to be asked. */
 const TRIES = 4;
 
 /** Plays the script once undisturbed and takes down its points, then once for each point. */
 export async function enumerate(plan: Plan): Promise<Enumeration> {
-  const { socketPath, script, life = 0, services, say } = plan;
+  const { socketPath, say, untilBroken = false } = plan;
+  const { life = 0, since, among = /./ } = plan.case;
+  const open = (): Promise<Shop> => openShop(socketPath, plan.case.services, undefined, plan.case.hooks);
   await using opened = new AsyncDisposableStack();
-  const shops: Shop[] = [];
-  for (let at = 0; at < plan.stacks; at += 1) shops.push(opened.use(await openShop(socketPath, services)));
-
-  const row = (await playUndisturbed(shops[0], script)).lives[life]?.points ?? [];
-  const points = [...(plan.choose ?? ((all) => all))(row)];
+  const shops: Shop[] = [opened.use(await open())];
+  const undisturbed = await killAt(shops[0] as Shop, NOWHERE, plan);
+  if (undisturbed.verdict.violations.length > 0) return { points: [], verdicts: [undisturbed.verdict] };
+  const row = undisturbed.played.lives[life]?.points ?? [];
+  const first = since === undefined ? 0 : row.indexOf(since);
+  if (first === -1) throw new Error(`it never came by ${since}`);
+  const points = [...(plan.choose ?? ((all) => all))(row.slice(first).filter((point) => among.test(point)))];
   say(`${row.length} points, ${points.length} to be tried`);
 
+  while (shops.length < plan.stacks && shops.length < points.length) shops.push(opened.use(await open()));
   const known = new Set(row);
   const queue = [...points];
   const verdicts: Verdict[] = [];
@@ -53,11 +63,12 @@ export async function enumerate(plan: Plan): Promise<Enumeration> {
       verdicts.push(verdict);
       if (verdict.violations.length > 0) {
         say(`${point}: ${verdict.violations.join('; ')}`);
-        shop = opened.use(await openShop(socketPath, services)); // nobody knows in what state the other was left
+        if (untilBroken) queue.splice(0);
+        else shop = opened.use(await open()); // nobody knows in what state the other was left
       }
       // What the reference did not come by, and is no mere question, is tried as well.
-      const others = plan.choose === undefined ? (played.lives[life]?.points ?? []) : [];
-      const strangers = others.filter((one) => !known.has(one) && !isQuestion(one));
+      const others = plan.choose === undefined && untilBroken === false ? (played.lives[life]?.points ?? []) : [];
+      const strangers = others.filter((one) => !known.has(one) && !isQuestion(one) && among.test(one));
       for (const stranger of strangers) known.add(stranger);
       queue.push(...strangers);
       points.push(...strangers);
@@ -69,15 +80,6 @@ export async function enumerate(plan: Plan): Promise<Enumeration> {
   return { points, verdicts };
 }
 
-async function playUndisturbed(shop: Shop | undefined, script: Script): Promise<Played> {
-  if (shop === undefined) throw new Error('expected one stack at least');
-  const played = await play(shop, script);
-  const violations = violationsOf(shop.services, played);
-  if (violations.length > 0) writeStory('undisturbed', violations, tell(played));
-  if (violations.length > 0) throw new Error(`undisturbed: ${violations.join('; ')}`);
-  return played;
-}
-
 /** How often something is asked depends on how long other things take: on a busy machine not all runs are alike. */
 export function isQuestion(point: string): boolean {
   return / engine GET /.test(point);
@@ -85,14 +87,15 @@ export function isQuestion(point: string): boolean {
 
 type Tried = { readonly verdict: Verdict; readonly played: Played };
 
-async function killAt(shop: Shop, point: string, { script, life = 0 }: Plan): Promise<Tried> {
+async function killAt(shop: Shop, point: string, plan: Plan): Promise<Tried> {
+  const { script, life = 0, excuse = noExcuse } = plan.case;
   const kills = [...(script.kills ?? []).slice(0, life), point];
   for (let tried = 1; ; tried += 1) {
     const played = await play(shop, { ...script, kills });
     const isReached = played.lives[life]?.points.at(-1) === point && played.lives.length > life + 1;
-    const violations = violationsOf(shop.services, played);
+    const violations = violationsOf(shop.services, played, excuse());
     if (violations.length > 0) writeStory(point, violations, tell(played));
-    if (isReached || violations.length > 0 || tried === TRIES)
+    if (isReached || violations.length > 0 || tried === TRIES || point === NOWHERE)
       return { verdict: { point, isReached, violations }, played };
   }
 }

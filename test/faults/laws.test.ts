@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Event, Life } from './engine-view.ts';
 import { type Excuse, noExcuse, violationsOf } from './laws.ts';
-import type { Played } from './play.ts';
+import { OTHER, type Played } from './play.ts';
 import { FIVE, HOOKS } from './shop.ts';
 
 const START = 1_000_000_000n;
@@ -47,8 +47,10 @@ const GOOD: Played = {
   before,
   after: before,
   events,
+  hooks: HOOKS,
   calls,
   callsAtEnd: calls,
+  other: undefined,
   answers: { 'one.1.ans': ['exit=0'], 'one.2.ans': ['exit=0'] },
   commands: [{ beganAt: MIDDLE, endedAt: MIDDLE + 1n }],
   exitCode: 0,
@@ -58,6 +60,16 @@ const GOOD: Played = {
   status: { runs: [], holds: [] },
   log: '',
   missed: [],
+};
+
+const others = calls.map((line) => `${OTHER}${line}`);
+
+/** Another job, that shares all that is held. */
+const SHARED: Played = {
+  ...GOOD,
+  calls: [...calls, ...others],
+  callsAtEnd: calls,
+  other: { exitCode: 0, commands: GOOD.commands, clientSaid: '', callsAtEnd: [...calls, ...others] },
 };
 
 /** A restore whose command failed. */
@@ -82,9 +94,10 @@ const judge = (played: Partial<Played>, of: Played = GOOD, excuse: Partial<Excus
   violationsOf(FIVE, { ...of, ...played }, { ...noExcuse(), ...excuse }).join('\n');
 
 describe('the laws', () => {
-  it('are kept by a backup in which all went well, and by a restore that failed', () => {
+  it('are kept by backups in which all went well, and by a restore that failed', () => {
     assert.equal(judge({}), '');
     assert.equal(judge({}, KEPT), '');
+    assert.equal(judge({}, SHARED), '');
   });
 
   const broken: readonly (readonly [what: string, played: Partial<Played>, red: RegExp, of?: Played])[] = [
@@ -137,6 +150,18 @@ describe('the laws', () => {
       'what is held is started while the command of a killed client reads',
       { commands: [{ beganAt: MIDDLE, endedAt: START + 100n }], exitCode: 137 },
       /web ran while its data were read, and the command held the lease/,
+    ],
+    [
+      'what is held runs while the command of the other job reads',
+      { other: { exitCode: 0, commands: [{ beganAt: START, endedAt: MIDDLE }], clientSaid: '', callsAtEnd: others } },
+      /the other job: db ran while its data were read/,
+      SHARED,
+    ],
+    [
+      'a hook of the other job ran at pre, and never at post',
+      { calls: [...calls, ...others.filter((line) => !line.includes('10-host post'))] },
+      /the other job: hook 10-host ran at pre, and never at post/,
+      SHARED,
     ],
     ['an answer is changed', { answers: { 'one.1.ans': ['exit=0', 'exit=75'] } }, /one\.1\.ans was answered 2 times/],
     [

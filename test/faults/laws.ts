@@ -1,7 +1,7 @@
 /** What must hold after every run, whatever died meanwhile: told from the engine, the hooks' own notes and the client. */
 import type { Event } from './engine-view.ts';
-import type { Played } from './play.ts';
-import { HOOKS, type Service } from './shop.ts';
+import { OTHER, type Played } from './play.ts';
+import type { Service } from './shop.ts';
 
 /** What need not hold after a fault, since it is the fault's own doing. It grows while the story goes on. */
 export type Excuse = {
@@ -44,12 +44,13 @@ export function violationsOf(services: readonly Service[], played: Played, excus
     ...(excuse.ends ? [] : daemonsOwn(played)),
     ...whatRuns(judged, played, excuse),
     ...(excuse.anyOrder || excuse.deaf ? [] : orderOf(services, played)),
-    ...hookCounts(played, excuse),
-    ...exitCodes(played, excuse),
-    ...beginnings(played),
-    ...(excuse.deaf ? [] : stillness(judged, played, excuse)),
+    ...ofOneJob(
+      judged,
+      withCalls(played, (line) => !line.startsWith(OTHER)),
+      excuse,
+    ),
+    ...(played.other === undefined ? [] : ofTheOther(judged, { ...played, ...played.other }, excuse)),
     ...oneAnswer(played),
-    ...withdrawn(played),
     ...statusTells(judged, played, excuse),
   ];
 }
@@ -110,13 +111,35 @@ function orderOf(services: readonly Service[], { before, events }: Played): stri
   return broken;
 }
 
+/** What one client, its command and its hooks say. */
+function ofOneJob(services: readonly Service[], played: Played, excuse: Excuse): string[] {
+  return [
+    ...hookCounts(played, excuse),
+    ...exitCodes(played, excuse),
+    ...beginnings(played),
+    ...(excuse.deaf ? [] : stillness(services, played, excuse)),
+    ...withdrawn(played),
+  ];
+}
+
+/** The same of the other job, whose hooks put a word before their notes. */
+function ofTheOther(services: readonly Service[], played: Played, excuse: Excuse): string[] {
+  const its = withCalls(played, (line) => line.startsWith(OTHER));
+  return ofOneJob(services, its, excuse).map((what) => `the other job: ${what}`);
+}
+
+function withCalls(played: Played, isIts: (line: string) => boolean): Played {
+  const its = (lines: readonly string[]) => lines.filter(isIts).map((line) => line.replace(OTHER, ''));
+  return { ...played, calls: its(played.calls), callsAtEnd: its(played.callsAtEnd) };
+}
+
 /** At `pre` at most once; at `post` at least once where its `pre` ran; nothing of a `pre` goes on beside its `post`. */
 function hookCounts(played: Played, { noContainerHooks, codes }: Excuse): string[] {
-  const { calls, lives, operation, exitCode } = played;
+  const { hooks, calls, lives, operation, exitCode } = played;
   const isOwed = operation === 'backup' || exitCode === 0; // a restore that did not succeed has no post
   const crashes = lives.length - 1;
   const isAsked = (hook: string): boolean => !noContainerHooks || hook === '10-host' || hook === '30-held';
-  return HOOKS.flatMap((hook) => {
+  return hooks.flatMap((hook) => {
     const count = (line: string): number => calls.filter((one) => one === `${hook} ${line}`).length;
     const broken: string[] = [];
     if (count('pre begin') > 1) broken.push(`hook ${hook} ran ${count('pre begin')} times at pre`);
@@ -148,11 +171,11 @@ function exitCodes(played: Played, { codes }: Excuse): string[] {
 }
 
 /** P5: no `pre`, no command. */
-function beginnings({ commands, calls }: Played): string[] {
+function beginnings({ commands, hooks, calls }: Played): string[] {
   if (commands.length === 0) return [];
-  return HOOKS.filter((hook) => !calls.includes(`${hook} pre end`)).map(
-    (hook) => `the command ran, and the pre of hook ${hook} had not ended`,
-  );
+  return hooks
+    .filter((hook) => !calls.includes(`${hook} pre end`))
+    .map((hook) => `the command ran, and the pre of hook ${hook} had not ended`);
 }
 
 /** An answer that was given stays as it is. */
@@ -234,6 +257,9 @@ export function tell(played: Played): string {
         `life: ended by ${endedBy}, was to end at ${kill}, ${points.length} points, the last ${points.slice(-2).join(' | ')}`,
     ),
     `command: ${played.commands.map(({ beganAt, endedAt }) => `${moment(beganAt)} to ${endedAt === undefined ? '?' : moment(endedAt)}`).join(', ')}`,
+    ...(played.other === undefined
+      ? []
+      : [`the other job: exit code ${played.other.exitCode}: ${played.other.clientSaid.trim()}`]),
     `calls: ${played.calls.join(', ')}`,
     `status: ${JSON.stringify(played.status)}`,
     `after: ${JSON.stringify(played.after)}`,

@@ -14,6 +14,10 @@ export type Script = {
   readonly commandCode?: number;
   /** The last hook of `pre` exits 3. */
   readonly isHookFailing?: true;
+  /** How long each hook of `pre` lasts. */
+  readonly hookSeconds?: number;
+  /** Another job's backup begins while the first one's command runs, and ends after it. */
+  readonly isOverlapped?: true;
   /** Where the daemon's lives end. */
   readonly kills?: readonly (string | undefined)[];
   /** More for the daemon, by the run's folder. */
@@ -37,6 +41,8 @@ export type Script = {
   readonly excused?: () => ReadonlySet<string>;
   /** Not all that happens can be known from events. */
   readonly isDeaf?: () => boolean;
+  /** How long the world gets to come back; the client as well. */
+  readonly settleMs?: number;
 };
 
 /** What can be laid hands on. */
@@ -53,26 +59,34 @@ export type Scene = {
   readonly go: () => Promise<void>;
 };
 
+/** What became of one client, and of its command. */
+export type Ended = {
+  /** undefined: it never ended. */
+  readonly exitCode: number | undefined;
+  /** When the client's command began and ended, each time that it ran; in nanoseconds. */
+  readonly commands: readonly { readonly beganAt: bigint; readonly endedAt: bigint | undefined }[];
+  readonly clientSaid: string;
+  /** What the hooks wrote, as soon as the client had ended. */
+  readonly callsAtEnd: readonly string[];
+};
+
 /** All that is known of it afterwards. */
-export type Played = {
+export type Played = Ended & {
   readonly operation: 'backup' | 'restore';
   readonly commandCode: number;
   readonly isHookFailing: boolean;
+  /** What is in hooks.d. */
+  readonly hooks: readonly string[];
+  /** The other job's client. */
+  readonly other: Ended | undefined;
   readonly before: Readonly<Record<string, Life | undefined>>;
   readonly after: Readonly<Record<string, Life | undefined>>;
   readonly events: readonly Event[];
   readonly calls: readonly string[];
-  /** The same, as soon as the client had ended. */
-  readonly callsAtEnd: readonly string[];
   /** Each answer that was there to be read, by its request; several: it was changed. Of the sh client alone. */
   readonly answers: Readonly<Record<string, readonly string[]>>;
-  /** When the client's command began and ended, each time that it ran; in nanoseconds. */
-  readonly commands: readonly { readonly beganAt: bigint; readonly endedAt: bigint | undefined }[];
-  /** undefined: it never ended. */
-  readonly exitCode: number | undefined;
   /** 5.3: a restore whose command ran, and did not succeed. */
   readonly isKept: boolean;
-  readonly clientSaid: string;
   readonly lives: readonly {
     readonly kill: string | undefined;
     readonly points: readonly string[];
@@ -89,13 +103,19 @@ export type Status = {
   readonly holds: readonly { readonly workload: string; readonly status: string }[];
 };
 
+/** How the notes of the other job's hooks begin. */
+export const OTHER = 'other/';
+
 /** How long the world gets to come back. Nothing takes a tenth of it, but a machine may be loaded. */
 const SETTLE_MS = 180_000;
 const CLIENT_MS = 300_000;
+/** Once something was waited for in vain. */
+const VAIN_MS = 5000;
 
 /** Plays it, and waits until all is over; judges nothing. */
 export async function play(shop: Shop, script: Script): Promise<Played> {
-  const { operation, commandCode = 0, kills = [] } = script;
+  const { operation, commandCode = 0, kills = [], isOverlapped = false } = script;
+  const { settleMs = SETTLE_MS, settleMs: clientMs = CLIENT_MS } = script;
   const { engine, project, names, hooksDir } = shop;
   await shop.forgetCalls();
   const before = await shop.lives();
@@ -108,13 +128,17 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   const { engineHost = `unix://${engine.socketPath}`, preload = [] } = script;
   const env = script.env?.(dir) ?? {};
   await using daemon = await openDaemon({ dir, hooksDir, scope: project, engineHost, kills, names, env, preload });
-  const waiting = script.waits
-    ? `i=0; until [ -e '${marks}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done`
-    : '';
-  const command = `: >'${marks}/begin-'$$; sleep 0.2; ${waiting}\n: >'${marks}/end-'$$; exit ${commandCode}`;
-  const failing = script.isHookFailing ? ['--param', 'FAIL=40-tool'] : [];
+  const commandIn = (where: string, waits: boolean): readonly string[] => {
+    const waiting = waits ? `i=0; until [ -e '${where}/go' ] || [ $i -ge 450 ]; do i=$((i+1)); sleep 0.2; done` : '';
+    return ['sh', '-c', `: >'${where}/begin-'$$; sleep 0.2; ${waiting}\n: >'${where}/end-'$$; exit ${commandCode}`];
+  };
   const { client: kind = 'sh', patience = '2m' } = script;
-  const args = ['run', operation, ...failing, '--connect-timeout', patience, '--', 'sh', '-c', command];
+  const options = [
+    ...(script.isHookFailing ? ['--param', 'FAIL=40-tool'] : []),
+    ...(script.hookSeconds === undefined ? [] : ['--param', `LASTS=${script.hookSeconds}`]),
+    ...['--connect-timeout', patience],
+  ];
+  const args = ['run', operation, ...options, '--', ...commandIn(marks, script.waits === true || isOverlapped)];
   await published(daemon.runDir);
   using answers = watchAnswers(daemon.runDir);
   script.prelude?.(daemon);
@@ -124,25 +148,51 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   const wait = async (what: string, deadlineMs: number, condition: () => Promise<boolean> | boolean): Promise<void> => {
     // Whoever is asked may be away meanwhile.
     const isSo = async (): Promise<boolean> => Promise.resolve(condition()).catch(() => false);
-    await until(isSo, { what, deadlineMs, everyMs: 100 }).catch((error: Error) => void missed.push(error.message));
+    const leftMs = missed.length === 0 ? deadlineMs : VAIN_MS;
+    await until(isSo, { what, deadlineMs: leftMs, everyMs: 100 }).catch(
+      (error: Error) => void missed.push(error.message),
+    );
   };
   const events = () => shop.eventsSince(beganAt);
   const hasBegun = async (): Promise<boolean> => (await commandsOf(marks)).length > 0;
   const go = (): Promise<void> => writeFile(join(marks, 'go'), '');
   await script.meanwhile?.({ shop, daemon, client, dir, events, hasBegun, go });
-  await wait('the client to end', CLIENT_MS, () => client.exitCode() !== undefined);
+  await using clients = new AsyncDisposableStack();
+  const playOther = async (): Promise<() => Promise<Ended>> => {
+    const place = join(dir, 'other');
+    await mkdir(place);
+    const job = ['--job', 'other', '--param', `AS=${OTHER}`, '--connect-timeout', patience];
+    const its = { kind, runDir: daemon.runDir, dir: place, engine, marks: place, project };
+    const isBegun = async (): Promise<boolean> => (await hasBegun()) || client.exitCode() !== undefined;
+    await wait('the command to begin', clientMs, isBegun);
+    const args = ['run', operation, ...job, '--', ...commandIn(place, true)];
+    const other = clients.use(await startClient({ ...its, args }));
+    const isUnderWay = async (): Promise<boolean> =>
+      (await commandsOf(place)).length > 0 || other.exitCode() !== undefined;
+    await wait("the other job's command to begin", clientMs, isUnderWay);
+    await go();
+    return async () => {
+      await writeFile(join(place, 'go'), '');
+      await wait("the other job's client to end", clientMs, () => other.exitCode() !== undefined);
+      const [exitCode, callsAtEnd] = [other.exitCode(), await shop.calls()];
+      return { exitCode, commands: await commandsOf(place), clientSaid: other.err(), callsAtEnd };
+    };
+  };
+  const endOther = isOverlapped ? await playOther() : undefined;
+  await wait('the client to end', clientMs, () => client.exitCode() !== undefined);
   const callsAtEnd = await shop.calls();
+  const other = await endOther?.();
   const commands = await commandsOf(marks);
   const isKept = operation === 'restore' && client.exitCode() !== 0 && commands.length > 0;
-  await wait('the run to be over', SETTLE_MS, async () => isOver(await runsOf(daemon), isKept));
+  await wait('the run to be over', settleMs, async () => isOver(await runsOf(daemon), isKept));
   const areUp = async (): Promise<boolean> => {
     const excused = script.excused?.() ?? new Set();
     const judged = shop.services.filter(({ name }) => !excused.has(name));
     return isAsMeant(judged, await shop.lives());
   };
-  if (!isKept) await wait('all that ran to run', SETTLE_MS, areUp);
+  if (!isKept) await wait('all that ran to run', settleMs, areUp);
   if (script.isDeaf?.() !== true) {
-    await wait('the engine to have told it all', SETTLE_MS, async () => isTold(await shop.lives(), before, events()));
+    await wait('the engine to have told it all', settleMs, async () => isTold(await shop.lives(), before, events()));
   }
   const after = await shop.lives();
   const lives = await Promise.all(
@@ -154,15 +204,16 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   );
   // It asks the engine itself, and so comes after the points; and it may come by the one that is fatal.
   const askStatus = () => daemon.ask<Status>('/v1/status');
-  const status = await until(askStatus, { what: 'status', deadlineMs: SETTLE_MS }).catch(() => undefined);
+  const status = await until(askStatus, { what: 'status', deadlineMs: settleMs }).catch(() => undefined);
   if (isKept) {
     await daemon.ask('/v1/release', { all: true });
-    await wait('what a failed restore kept to run', SETTLE_MS, areUp);
+    await wait('what a failed restore kept to run', settleMs, areUp);
   }
   await daemon.stop();
   return {
-    ...{ operation, commandCode, before, after, lives, status, missed, isKept, callsAtEnd },
+    ...{ operation, commandCode, before, after, lives, status, missed, isKept, callsAtEnd, other },
     answers: answers.seen(),
+    hooks: shop.hooks,
     isHookFailing: script.isHookFailing === true,
     commands: await commandsOf(marks),
     events: events(),

@@ -45,6 +45,8 @@ export type Shop = AsyncDisposable & {
   readonly names: Readonly<Record<string, string>>;
   readonly dir: string;
   readonly hooksDir: string;
+  /** What is in it. */
+  readonly hooks: readonly string[];
   /** A folder that is for one run alone. */
   makeDir(): Promise<string>;
   lifeOf(service: string): Promise<Life | undefined>;
@@ -69,6 +71,7 @@ export async function openShop(
   socketPath: string,
   services: readonly Service[] = FIVE,
   bindsOf: (dir: string, service: string) => Promise<readonly object[]> = async () => [],
+  hooks: readonly string[] = HOOKS,
 ): Promise<Shop> {
   await using opened = new AsyncDisposableStack();
   const project = `faults-${randomBytes(4).toString('hex')}`;
@@ -79,7 +82,7 @@ export async function openShop(
   for (const one of [hooksDir, workDir]) await mkdir(one);
   const callsFile = join(workDir, 'calls');
   await writeFile(callsFile, '');
-  await addHooks(hooksDir, callsFile, project);
+  await addHooks(hooksDir, callsFile, { project, hooks });
 
   const file = join(dir, 'compose.json');
   const workBind = { type: 'bind', source: workDir, target: workDir };
@@ -115,7 +118,7 @@ export async function openShop(
   let runs = 0;
   const owned = opened.move();
   return {
-    ...{ engine, project, services, dir, hooksDir, lifeOf, lives, compose },
+    ...{ engine, project, services, dir, hooksDir, hooks, lifeOf, lives, compose },
     names: Object.fromEntries([
       ...services.flatMap(({ name }) => [
         [ids.get(name) ?? '', name],
@@ -163,19 +166,27 @@ function composeOf(service: Service, volumes: readonly object[]): object {
   };
 }
 
+/** At `pre` as long as the client's parameter says, so that the daemon can die in the middle of it. */
+const LASTS = 't=$SIDEHOOK_PARAM_LASTS; { [ "$2" = pre ] && [ -n "$t" ]; } || t=0.1; sleep "$t"';
+
 /** One that the client's parameter names. */
 const FAILS = '[ "$2" != pre ] || [ "$SIDEHOOK_PARAM_FAIL" != "$SIDEHOOK_HOOK" ] || exit 3';
 
-async function addHooks(hooksDir: string, callsFile: string, project: string): Promise<void> {
+async function addHooks(
+  hooksDir: string,
+  callsFile: string,
+  { project, hooks }: { readonly project: string; readonly hooks: readonly string[] },
+): Promise<void> {
   const headers: Readonly<Record<(typeof HOOKS)[number], string>> = {
     '10-host': 'target=host',
     '20-db': `target=service:${project}/db`,
     '30-held': 'while=held',
     '40-tool': `target=service:${project}/tool while=held`,
   };
-  for (const [name, header] of Object.entries(headers)) {
-    const tell = (what: string) => `echo "$SIDEHOOK_HOOK $2 ${what}" >>'${callsFile}'`;
-    const text = `#!/bin/sh\n# sidehook: ${header} on=*.pre,*.post\n${tell('begin')}\nsleep 0.1\n${tell('end')}\n${FAILS}\n`;
+  for (const [name, header] of Object.entries(headers).filter(([name]) => hooks.includes(name))) {
+    const tell = (what: string) => `echo "$SIDEHOOK_PARAM_AS$SIDEHOOK_HOOK $2 ${what}" >>'${callsFile}'`;
+    const lines = [`# sidehook: ${header} on=*.pre,*.post`, tell('begin'), LASTS, tell('end'), FAILS];
+    const text = ['#!/bin/sh', ...lines, ''].join('\n');
     await writeFile(join(hooksDir, name), text);
     await chmod(join(hooksDir, name), 0o755);
   }

@@ -5,13 +5,9 @@
  *
  * Prints a line for each: the first seed that breaks a law, and which. Exits 1 if one goes unnoticed.
  */
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-
-type Mutation = { readonly name: string; readonly file: string; readonly from: string; readonly to: string };
+import { type Mutation, withMutant } from '../support/mutant.ts';
 
 const MUTATIONS: readonly Mutation[] = [
   {
@@ -106,7 +102,6 @@ const MUTATIONS: readonly Mutation[] = [
   },
 ];
 
-const ROOT = resolve(import.meta.dirname, '../..');
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { seeds: { type: 'string', default: '1000' } },
@@ -121,21 +116,10 @@ for (const mutation of meant) {
 if (unnoticed > 0) process.exitCode = 1;
 
 /** What the first world that breaks a law says of it. */
-async function tryOut({ name, file, from, to }: Mutation): Promise<string | undefined> {
-  const copy = mkdtempSync(join(tmpdir(), 'sidehook-mutation-'));
-  try {
-    for (const part of ['src', 'test', 'package.json']) cpSync(join(ROOT, part), join(copy, part), { recursive: true });
-    symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'));
-    const text = readFileSync(join(copy, file), 'utf8');
-    if (!text.includes(from)) throw new Error(`mutation ${name}: ${file} has no such place any more`);
-    writeFileSync(
-      join(copy, file),
-      text.replace(from, () => to),
-    );
+function tryOut(mutation: Mutation): Promise<string | undefined> {
+  return withMutant(mutation, async (cwd) => {
     const args = ['test/simulation/explore.ts', '--count', values.seeds, '--first'];
-    const { stdout } = await execa(process.execPath, args, { cwd: copy, reject: false });
+    const { stdout } = await execa(process.execPath, args, { cwd, reject: false });
     return /^([^:]+): 1: (\d+)$/m.exec(stdout)?.slice(1, 3).join(', seed ');
-  } finally {
-    rmSync(copy, { recursive: true });
-  }
+  });
 }
