@@ -74,6 +74,11 @@ const MODE: Format = {
   accepts: (value) => typeof value === 'string' && /^(?:0o?)?[0-7]?7[0-7]{2}$/.test(value),
 };
 
+const COMPAT: Format = {
+  expected: 'velero, or nothing (offen is not supported yet)',
+  accepts: (value) => value.length === 0 || listOfText(value).every((name) => name === 'velero'),
+};
+
 /** Every setting, in the order of the table; the one place that knows their names, defaults and what they may be. */
 const SETTINGS = {
   'run.dir': {
@@ -128,7 +133,11 @@ const SETTINGS = {
   },
   'host.enter': { ...notYet('none'), doc: 'How host hooks reach the host: `nsenter`. Not supported yet.' },
   'helper.images': { ...notYet(''), doc: 'Images that `image=` may name. Not supported yet.' },
-  compat: { ...notYet(''), doc: 'Whose labels are read as ours: `offen`, `velero`. Not supported yet.' },
+  compat: {
+    ...COMPAT,
+    default: '',
+    doc: 'Whose annotations are read as ours, in a cluster. `offen` is not supported yet.',
+  },
   'http.listen': { ...notYet('off'), doc: 'HOST:PORT for metrics, health and the page. Not supported yet.' },
   'log.level': { ...oneOf('error', 'warn', 'info', 'debug'), default: 'info', doc: 'The least that is logged.' },
   'log.format': {

@@ -49,6 +49,8 @@ export type Config = {
     readonly failedRestore: 'keep' | 'release';
   };
   readonly shutdown: { readonly holds: 'release' | 'keep' };
+  /** Whose labels or annotations are read as ours, too. */
+  readonly compat: readonly string[];
   readonly log: { readonly level: 'error' | 'warn' | 'info' | 'debug'; readonly format: 'auto' | 'json' | 'pretty' };
 };
 
@@ -192,6 +194,7 @@ function makeConfig(read: (key: SettingKey) => Written, file: string): Config {
       failedRestore: text('hold.failed-restore') as Config['hold']['failedRestore'],
     },
     shutdown: { holds: text('shutdown.holds') as Config['shutdown']['holds'] },
+    compat: read('compat').length === 0 ? [] : [...new Set(listOfText(read('compat')))],
     log: { level: text('log.level') as Config['log']['level'], format: text('log.format') as Config['log']['format'] },
   });
 }

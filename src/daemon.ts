@@ -99,8 +99,18 @@ export async function openShared(
 
 /** What the driver has to know of the settings. */
 export function driverOptionsOf(config: Config, { env, log }: Pick<DaemonEdge, 'env' | 'log'>): DriverOptions {
-  const { engine, scope, run, state } = config;
-  return { engine, scope, runDir: run.dir, stateDir: state.dir, own: ownPlacesOf(config), env, log };
+  const { engine, scope, run, state, compat, operations } = config;
+  return {
+    engine,
+    scope,
+    compat,
+    operations,
+    runDir: run.dir,
+    stateDir: state.dir,
+    own: ownPlacesOf(config),
+    env,
+    log,
+  };
 }
 
 /** Waits for the work, and goes on with it in the background once told to end: recovery may wait for an engine. */

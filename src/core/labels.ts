@@ -145,7 +145,8 @@ function takeHold(
 
 /** As its operator wrote it: `label sidehook.hold`, `annotation sidehook.io/hold`. */
 export function wordOf({ kind }: Pick<Workload, 'kind'>, label: string): string {
-  return kind === 'container' ? `label ${label}` : `annotation sidehook.io/${label.slice(PREFIX.length)}`;
+  if (kind === 'container') return `label ${label}`;
+  return `annotation ${label.startsWith(PREFIX) ? `sidehook.io/${label.slice(PREFIX.length)}` : label}`;
 }
 
 function whyUnknown(label: string, operations: readonly string[]): string {

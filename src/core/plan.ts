@@ -68,6 +68,8 @@ export type Claim = { readonly key: WorkloadKey; readonly name: string; readonly
 export function makePlan(asked: Asked, situation: Situation): Plan {
   const { exposed } = situation.view;
   if (exposed !== undefined) throw new OperationalError('configuration', exposed);
+  const forbidden = situation.view.workloads.flatMap(({ forbids }) => forbids?.[asked.operation] ?? [])[0];
+  if (forbidden !== undefined) throw new OperationalError('configuration', forbidden);
   const notes: Note[] = [...situation.view.notes, ...situation.notes];
   const holds = makeHolds(asked, situation, notes);
   const held = new Set(holds.map(({ key }) => key));

@@ -32,6 +32,8 @@ export type Workload = WorkloadRef & {
   readonly dependsOn: readonly Dependency[];
   /** Why it may never be held: it is the sidecar, a client, shares a namespace with one, or is made with --rm. */
   readonly unholdable?: string;
+  /** Operations that its operator's wishes for it make impossible, and why. */
+  readonly forbids?: Readonly<Record<string, string>>;
   /** It is held, or about to be, for these runs of whichever sidehook: where the engine itself remembers holds. */
   readonly heldFor?: readonly string[];
 };

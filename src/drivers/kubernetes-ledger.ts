@@ -53,7 +53,6 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     return (await listLeases(api, signal)).find((lease) => readRecord(lease)?.run.id === runId);
   };
   const isOurs = ({ spec }: Lease): boolean => spec?.holderIdentity === identity();
-
   async function write(record: LostRun, signal: AbortSignal): Promise<void> {
     const { run } = record;
     const annotations = writeRecord(record);
@@ -90,8 +89,10 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       throw new OperationalError('busy', `not now: ${conflict.name} is in use by ${whose}`);
     }
     // One that is just being let go of has no run any more, and is down still.
-    const held = leases.filter(({ kind }) => kind === 'hold').flatMap(holdIn);
-    const exec = claims.find(({ key, use }) => use === 'exec' && held.some(({ ref }) => ref.key === key));
+    const held = new Set(
+      leases.flatMap((lease) => (lease.kind === 'hold' ? holdIn(lease) : [])).map((one) => one.ref.key),
+    );
+    const exec = claims.find(({ key, use }) => use === 'exec' && held.has(key));
     if (exec !== undefined) throw new OperationalError('busy', `not now: ${exec.name} is held by another sidehook`);
   }
 
@@ -117,9 +118,8 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
         throw new OperationalError('busy', `not now: job ${run.job} has a run open at ${holder ?? 'another sidehook'}`);
       } catch (error) {
         open.delete(run.id);
-        // Where that fails, `tend` finds it.
-        if (lease !== undefined)
-          await deleteLease(api, lease, AbortSignal.timeout(pace.renewMs)).catch(() => undefined);
+        const soon = AbortSignal.timeout(pace.renewMs);
+        if (lease !== undefined) await deleteLease(api, lease, soon).catch(() => undefined); // else `tend` finds it
         throw error;
       }
     },

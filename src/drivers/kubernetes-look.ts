@@ -15,6 +15,7 @@ import {
 import { findPod, getController, isOver, ownerOf, partsOf } from './kubernetes-pods.ts';
 import { readRecord } from './kubernetes-record.ts';
 import { notesOfScalers } from './kubernetes-scalers.ts';
+import { isVeleros } from './kubernetes-velero.ts';
 import { labelsOfAnnotations, readHoldLease, workloadOfController, workloadOfPod } from './kubernetes-workload.ts';
 
 /** What a look needs to know. */
@@ -22,6 +23,8 @@ export type Lookout = {
   readonly api: Api;
   /** The sidecar's own pod: its controller is never held. */
   readonly ownPod: string | undefined;
+  /** The operations for which Velero's annotations are read as ours. */
+  readonly velero?: readonly string[] | undefined;
 };
 
 type Owned = { readonly kind: ControllerKind; readonly controller: Controller };
@@ -61,26 +64,30 @@ export async function look(lookout: Lookout, signal: AbortSignal): Promise<View>
   });
   const withPods = new Set(pods.map(ownedBy));
   const without = owned.filter((one) => !withPods.has(one));
-  const absent = without.flatMap((one) => podsHeldDown(one, leaseOf(one)));
-  const workloads = [...controllers, ...pods.map((pod) => podWorkload(pod, ownedBy(pod))), ...absent];
+  const absent = without.flatMap((one) => podsHeldDown(lookout, one, leaseOf(one)));
+  const present = pods.map((pod) => podWorkload(lookout, pod, ownedBy(pod)));
+  const workloads = [...controllers, ...present.map(({ workload }) => workload), ...absent];
   const silent = without.filter((one) => !absent.some(({ partOf }) => partOf === keyOf(one.kind, one.controller)));
-  const notes = [...notesOfSilence(silent), ...(await notesOfScalers(api, owned, signal))];
+  const told = present.flatMap(({ notes }) => notes);
+  const notes = [...told, ...notesOfSilence(silent, lookout), ...(await notesOfScalers(api, owned, signal))];
   return { workloads, notes, heldElsewhere: heldKeys(leases) };
 }
 
 /** `Driver.inspect`. */
 export async function inspectWorkload(
-  { api, ownPod }: Lookout,
+  lookout: Lookout,
   ref: WorkloadRef & { readonly partOf?: string },
   signal: AbortSignal,
 ): Promise<Workload | undefined> {
+  const { api, ownPod } = lookout;
   const parts = partsOf(ref.key);
   if (parts === undefined) {
     const pod = await findPod(api, ref, signal);
     if (pod === undefined) return undefined;
     const controller = ref.partOf === undefined ? undefined : await getController(api, ref.partOf, signal);
     const kind = partsOf(ref.partOf ?? '')?.kind;
-    return podWorkload(pod, kind === undefined || controller === undefined ? undefined : { kind, controller });
+    const owner = kind === undefined || controller === undefined ? undefined : { kind, controller };
+    return podWorkload(lookout, pod, owner).workload;
   }
   const [controller, lease] = await Promise.all([
     getController(api, ref.key, signal),
@@ -104,14 +111,16 @@ function whyUnholdable({ metadata }: Controller, self: Owned | undefined): strin
 }
 
 /** The pods that a workload will have again once its hold is over: who wants to run a hook in them waits for that. */
-function podsHeldDown(owner: Owned, lease: Lease | undefined): Workload[] {
+function podsHeldDown(lookout: Lookout, owner: Owned, lease: Lease | undefined): Workload[] {
   if (lease === undefined) return [];
   const { name } = owner.controller.metadata;
   const { metadata, spec } = owner.controller.spec.template;
   const { replicas } = readHoldLease(lease);
-  return Array.from({ length: replicas }, (_, index) =>
-    podWorkload({ metadata: { ...metadata, name: `${name}-${index}` }, spec }, owner),
-  );
+  const pods = Array.from({ length: replicas }, (_, index) => ({
+    metadata: { ...metadata, name: `${name}-${index}` },
+    spec,
+  }));
+  return pods.map((pod) => podWorkload(lookout, pod, owner).workload);
 }
 
 /** By the holds that there are, and by those that runs have claimed. */
@@ -127,19 +136,21 @@ function keyOf(kind: ControllerKind, { metadata }: Controller): string {
   return `${kind}/${metadata.name}`;
 }
 
-function podWorkload(pod: Pod, owner: Owned | undefined): Workload {
-  if (owner === undefined) return workloadOfPod(pod, undefined);
+function podWorkload({ velero }: Lookout, pod: Pod, owner: Owned | undefined): ReturnType<typeof workloadOfPod> {
+  if (owner === undefined) return workloadOfPod(pod, undefined, velero);
   const { kind, controller } = owner;
   const template = controller.spec.template.metadata?.annotations ?? {};
-  return workloadOfPod(pod, { key: keyOf(kind, controller), template });
+  return workloadOfPod(pod, { key: keyOf(kind, controller), template }, velero);
 }
 
 /** Hooks that a template asks for, and no pod is there to run them in: nothing is skipped in silence. */
-function notesOfSilence(without: readonly Owned[]): Note[] {
+function notesOfSilence(without: readonly Owned[], { velero }: Lookout): Note[] {
   return without.flatMap(({ kind, controller }) => {
-    const labels = Object.keys(labelsOfAnnotations(controller.spec.template.metadata?.annotations));
+    const { annotations = {} } = controller.spec.template.metadata ?? {};
+    const labels = Object.keys(labelsOfAnnotations(annotations));
     const hooks = labels.filter((label) => /^sidehook\.(?!hold\b)[^.]+\.[^.]+$/.test(label));
-    if (hooks.length === 0) return [];
+    const veleros = velero === undefined ? [] : Object.keys(annotations).filter(isVeleros);
+    if (hooks.length + veleros.length === 0) return [];
     return [`${keyOf(kind, controller)}: its annotations ask for hooks, and it has no pod to run them in`];
   });
 }

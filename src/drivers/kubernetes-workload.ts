@@ -1,8 +1,11 @@
 /** The API's objects in the run's words: controllers and pods become workloads. */
+import { OperationalError } from '../core/errors.ts';
 import type { Lost } from '../core/ledger.ts';
+import type { Note } from '../core/ports.ts';
 import type { Workload } from '../core/workload.ts';
 import type { Controller, ControllerKind, Lease, Pod } from './kubernetes-objects.ts';
 import { containersOf, isReady, isRunning } from './kubernetes-pods.ts';
+import { isVeleros, readVelero } from './kubernetes-velero.ts';
 
 const PREFIX = 'sidehook.io/';
 /** Of what a pod template says, this is for its controller; all else is for each pod. */
@@ -103,29 +106,55 @@ export function workloadOfController(
   };
 }
 
-/** `template`: the annotations of its controller's pod template, where that can be read. */
+/**
+ * `template`: the annotations of its controller's pod template, where that can be read. `velero`: the operations for which
+ * Velero's annotations are read, too; undefined: none.
+ */
 export function workloadOfPod(
   pod: Pod,
   owner: { readonly key: string; readonly template: Readonly<Record<string, string>> } | undefined,
-): Workload {
+  velero: readonly string[] | undefined,
+): { readonly workload: Workload; readonly notes: readonly Note[] } {
   const { metadata, status } = pod;
   const { name, uid = '' } = metadata;
-  const spoken = Object.entries(labelsOfAnnotations(metadata.annotations));
-  const templated = owner === undefined ? undefined : labelsOfAnnotations(owner.template);
-  const isOperators = ([label, value]: [string, string]): boolean =>
-    templated === undefined || templated[label] === value;
+  const annotations = Object.entries(metadata.annotations ?? {});
+  const spoken = annotations.filter(([one]) => one.startsWith(PREFIX) || (velero !== undefined && isVeleros(one)));
+  const isOperators = ([one, value]: [string, string]): boolean => owner === undefined || owner.template[one] === value;
+  const trusted = Object.fromEntries(spoken.filter(isOperators));
+  const read = readVelero(trusted, { name, containers: containersOf(pod) }, velero ?? []);
   // Where there is no controller to hold, a wish to hold is kept, and so refused.
-  const own = spoken.filter(isOperators).filter(([label]) => owner === undefined || FOR_POD.test(label));
+  const ours = Object.entries(labelsOfAnnotations(trusted));
+  const own = withVelero(
+    name,
+    Object.fromEntries(ours.filter(([label]) => owner === undefined || FOR_POD.test(label))),
+    read.labels,
+  );
   const foreign = Object.entries(metadata.labels ?? {}).filter(([label]) => !label.startsWith('sidehook.'));
-  return {
+  const workload: Workload = {
     ...{ kind: 'pod', key: `pod/${name}`, instance: uid, name, containers: containersOf(pod) },
     ...{ oneOff: false, inScope: true, foreign: false, dependsOn: [] },
     ...(owner === undefined ? {} : { partOf: owner.key }),
-    labels: Object.fromEntries([...foreign, ...own]),
-    imageLabels: spoken.filter((one) => !isOperators(one)).map(([label]) => label),
+    labels: { ...Object.fromEntries(foreign), ...own },
+    imageLabels: spoken
+      .filter((one) => !isOperators(one))
+      .map(([one]) => Object.keys(labelsOfAnnotations({ [one]: '' }))[0] ?? one),
+    ...(Object.keys(read.cannot).length > 0 ? { forbids: read.cannot } : {}),
     state: isRunning(pod) ? 'running' : status?.phase === 'Pending' ? 'created' : 'exited',
     health: isReady(pod) ? 'healthy' : 'starting',
     ...{ startedAt: status?.startTime ?? '', finishedAt: '', healthTermMs: 0 },
     ...(owner === undefined ? { unholdable: 'only a Deployment or a StatefulSet can be scaled' } : {}),
   };
+  return { workload, notes: read.notes };
+}
+
+/** What is said twice is not what anybody means. */
+function withVelero(
+  pod: string,
+  ours: Readonly<Record<string, string>>,
+  veleros: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  const twice = Object.keys(veleros).find((label) => ours[label] !== undefined && ours[label] !== veleros[label]);
+  if (twice === undefined) return { ...ours, ...veleros };
+  const why = `annotation sidehook.io/${twice.slice('sidehook.'.length)}: Velero's annotations say so, too, and differ`;
+  throw new OperationalError('configuration', `pod ${pod}, ${why}`);
 }

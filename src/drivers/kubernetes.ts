@@ -21,6 +21,10 @@ import { containerOf, findPod, isRunning } from './kubernetes-pods.ts';
 export type KubernetesOptions = {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stateDir: string;
+  /** Whose annotations are read as ours, too. */
+  readonly compat?: readonly string[];
+  /** Those that are allowed here. */
+  readonly operations?: readonly string[];
   readonly log?: Log;
   /** For tests. */
   readonly pace?: Pace;
@@ -31,11 +35,12 @@ export type KubernetesOptions = {
  * `changes`, not the hooks.
  * @throws OperationalError `configuration`: no cluster is named
  */
-export function openKubernetes({ env, stateDir, log, pace = PACE }: KubernetesOptions): Driver & AsyncDisposable {
+export function openKubernetes(options: KubernetesOptions): Driver & AsyncDisposable {
+  const { env, stateDir, log, pace = PACE, compat = [], operations = [] } = options;
   const api = openApi({ env });
   const closing = new AbortController();
   const ownPod = env.KUBERNETES_SERVICE_HOST === undefined ? undefined : env.POD_NAME || hostname();
-  const lookout = { api, ownPod };
+  const lookout = { api, ownPod, velero: compat.includes('velero') ? operations : undefined };
   let known: string | undefined;
   /** Written down when it is first needed, and not by who only looks. */
   const identity = (): string => {

@@ -12,6 +12,9 @@ export type DriverOptions = {
   readonly stateDir: string;
   /** What no client may write, by the setting that names it. */
   readonly own: readonly { readonly name: string; readonly path: string }[];
+  /** Whose labels or annotations are read as ours, too. */
+  readonly compat: readonly string[];
+  readonly operations: readonly string[];
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
 };
@@ -24,6 +27,11 @@ export type DriverOptions = {
  */
 export async function openDriver(options: DriverOptions): Promise<Driver & AsyncDisposable> {
   const { engine, env } = options;
+  const noCompat = (): void => {
+    if (options.compat.length > 0)
+      throw new OperationalError('configuration', 'compat: velero is for Kubernetes alone');
+  };
+  if (engine === 'none') noCompat();
   if (engine === 'none') return { ...openNone(), [Symbol.asyncDispose]: () => Promise.resolve() };
   if (engine === 'kubernetes') return openCluster(options);
   const host = env.DOCKER_HOST || usualSocket(env);
@@ -34,6 +42,7 @@ export async function openDriver(options: DriverOptions): Promise<Driver & Async
     const why = `no engine found at ${places}: mount its socket, or say engine: none`;
     throw new OperationalError('configuration', `engine ${engine}: ${why}`);
   }
+  noCompat();
   const { openDocker } = await import('./docker.ts');
   const certDir = env.DOCKER_CERT_PATH;
   return openDocker({ ...options, host, ...(certDir ? { certDir } : {}) });

@@ -48,6 +48,7 @@ describe('settings', () => {
       lease: { ttlMs: 60_000, unattendedMs: 21_600_000 },
       hold: { maxMs: 43_200_000, healthTimeoutMs: 120_000, unclean: 'warn', failedRestore: 'keep' },
       shutdown: { holds: 'release' },
+      compat: [],
       log: { level: 'info', format: 'auto' },
     });
     assert.ok(Object.isFrozen(config) && Object.isFrozen(config.hold) && Object.isFrozen(config.operations));
