@@ -58,10 +58,15 @@ export async function answerInspect(delivery: Delivery, shared: Shared): Promise
   });
 }
 
-/** Answers the report that the client's command is about to start: from here on a restore may have written (5.3). */
+/**
+ * Answers the report that the client's command is about to start: from here on a restore may have written (5.3). Refused
+ * where that could not be trusted any more: what it held may run.
+ */
 export async function answerStarted({ request }: Delivery, shared: Shared): Promise<Answer> {
   return withRun(request, shared, async (run) => {
     if (run.phase !== 'open') return answerOver(run, request, shared);
+    const [why] = distrustOf(run, shared.tools);
+    if (why !== undefined) return answerLost(run, request, why);
     shared.tools.journal.changeRun(run.id, { commandStarted: true });
     await remember(run.id, shared.tools); // 5.3 must hold for whoever finishes it
     return { exitCode: 0, runId: run.id, notes: [] };
@@ -101,6 +106,11 @@ function answerOver(run: RunRecord, { operation, state }: Request, { tools }: Sh
   const why = distrust.length > 0 ? distrust.join('; ') : `it ended as ${run.outcome}`;
   const message = `${operation} ${state}: run ${run.id} is over: ${why}`;
   return { exitCode: ERRORS['not-trusted'].exit, runId: run.id, message, notes: [] };
+}
+
+function answerLost({ id }: RunRecord, { operation, state }: Request, why: string): Answer {
+  const message = `${operation} ${state}: do not begin: ${why}`;
+  return { exitCode: ERRORS['not-trusted'].exit, runId: id, message, notes: [] };
 }
 
 function statusOf({ status }: Request): { readonly status?: number } {

@@ -5,6 +5,7 @@ import type { RunRecord } from '../core/record.ts';
 import type { Request } from '../core/request.ts';
 import { type Answer, EXIT_SKIP, exitCodeOf, type RunOutcome } from '../core/result.ts';
 import { adoptKept } from './adopt.ts';
+import { distrustOf } from './distrust.ts';
 import { writeOrLog } from './engine.ts';
 import { finish } from './finish.ts';
 import { guard } from './guard.ts';
@@ -12,6 +13,7 @@ import { holdAll } from './hold.ts';
 import { describeResult, isFailure, runUntilFailure, type StepResult } from './hooks.ts';
 import type { Shared } from './shared.ts';
 import { survey } from './survey.ts';
+import type { Tools } from './tools.ts';
 
 /**
  * Answers a `pre`: everything is looked up, decided and claimed; then hooks, holds, hooks. The first failure undoes all
@@ -160,16 +162,24 @@ async function tryPre(
   try {
     for (const when of ['running', 'held'] as const) {
       if (when === 'held') notes.push(...(await holdAll(plan.holds, run, tools, workloadLock, signal)));
+      throwIfLost(run, tools);
       const results = await runUntilFailure(stepsWhile(when), run, tools, edges);
       const failing = results.find(isFailure);
       if (failing !== undefined) return failureOfStep(failing, signal);
       notes.push(...results.filter(({ outcome }) => outcome.status !== 'succeeded').map(describeForgiven));
     }
     signal.throwIfAborted();
+    throwIfLost(run, tools);
     return undefined;
   } catch (error) {
     return failureOfError(error, signal);
   }
+}
+
+/** What was held may have been started again while others were still being stopped. */
+function throwIfLost(run: RunRecord, tools: Tools): void {
+  const [why] = distrustOf(run, tools);
+  if (why !== undefined) throw new OperationalError('workload-failed', why);
 }
 
 function describeForgiven(result: StepResult): Note {

@@ -40,10 +40,11 @@ const LOOK_PAUSE_MS = 200;
  * again, unless it is about to be released anyway (`tell`).
  */
 export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
-  const { tools, unwindings, workloadLock } = shared;
-  // By the journal one may be open that is being unwound: on a full disk.
+  const { tools, unwindings, cuts, workloadLock } = shared;
+  // By the journal one may be open that is being unwound: on a full disk. A `pre` that nobody carries out is to be undone.
   const isOpen = (id: string): boolean =>
-    !unwindings.has(id) && ['open', 'kept'].includes(tools.journal.run(id)?.phase ?? 'closed');
+    !unwindings.has(id) && [...(cuts.has(id) ? ['pre'] : []), 'open', 'kept'].includes(phaseOf(id));
+  const phaseOf = (id: string): string => tools.journal.run(id)?.phase ?? 'closed';
   const open = tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen));
   const looks = open.map(({ key }) =>
     workloadLock(key, async () => {
@@ -79,7 +80,7 @@ export function tellLost(hold: HoldRecord, found: Workload, tools: Tools): reado
   const why = `${hold.name} was held and ${deed} (started ${found.startedAt})`;
   const runs = hold.runs
     .flatMap((id) => journal.run(id) ?? [])
-    .filter(({ phase }) => phase === 'open' || phase === 'kept');
+    .filter(({ phase }) => phase === 'pre' || phase === 'open' || phase === 'kept');
   for (const run of runs.filter((one) => !distrustOf(one, tools).includes(why))) {
     log.error('hold lost', { run: run.id, workload: hold.name, why });
     distrustRun(run, why, tools);

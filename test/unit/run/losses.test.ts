@@ -56,6 +56,37 @@ describe('what a backup must not lose', () => {
     );
   });
 
+  it('is refused when what was stopped first runs again before the last has stopped', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held, stopMs: 9_000 });
+    const dependsOn = [{ project: 'app', service: 'db', condition: 'service_started' } as const];
+    const web = bench.engine.add('web', { labels: held, dependsOn });
+    const first = bench.signal('pre');
+    await bench.until('web is stopped', () => web.state === 'exited');
+    bench.engine.start('web');
+    const { exitCode, message } = await first;
+    assert.equal(exitCode, 74);
+    assert.match(message ?? '', /backup pre: web was held and runs again/);
+    assert.deepEqual(bench.engine.running(), ['db', 'web']);
+    assert.deepEqual(bench.bugs, []);
+  });
+
+  it('is not begun by a restore whose holds were let go of while its client slept', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre', { operation: 'restore' });
+    await bench.shutDown();
+    bench.journal()[Symbol.dispose]();
+    await bench.restart();
+    assert.deepEqual(bench.engine.running(), ['db']);
+    const { exitCode, message } = await bench.signal('started', { operation: 'restore' });
+    assert.equal(exitCode, 65);
+    assert.match(message ?? '', /do not begin: its holds were released, since the sidecar was stopped: db/);
+    assert.equal((await bench.signal('post', { operation: 'restore', outcome: 'failure' })).exitCode, 65);
+    assert.deepEqual(bench.journal().runs('live'), []);
+    assert.deepEqual(bench.engine.running(), ['db']);
+  });
+
   it('is released at once by the operator, also while its pre goes on for hours', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
