@@ -3,7 +3,7 @@ import { wordOf } from './labels.ts';
 import { dependenciesOf, findCycle, namedBy, type Order, orderOf } from './order.ts';
 import type { Asked, HoldSpec, Situation } from './plan.ts';
 import type { Note } from './ports.ts';
-import type { Workload, WorkloadKey } from './workload.ts';
+import { isHealthExpected, type Workload, type WorkloadKey } from './workload.ts';
 
 /**
  * Decides what is to be made still, and after what.
@@ -41,7 +41,7 @@ export function makeHolds({ operation, job }: Asked, { view, wishes, held }: Sit
     return {
       ...{ key, instance, name, kind, healthTermMs },
       after: order.get(key) ?? [],
-      awaitHealth: workload.health === 'healthy',
+      awaitHealth: isHealthExpected(workload),
       ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
       ...(maxMs === undefined ? {} : { maxMs }),
     };

@@ -38,6 +38,14 @@ export type Workload = WorkloadRef & {
   readonly heldFor?: readonly string[];
 };
 
+/**
+ * Whether a release is to wait until it is healthy. A container that is only starting counts: it may be healthy by the time
+ * it stops, and its check ends. Pods that are not ready may never be.
+ */
+export function isHealthExpected({ health, kind }: Pick<Workload, 'health' | 'kind'>): boolean {
+  return health === 'healthy' || (health === 'starting' && kind === 'container');
+}
+
 /** A workload from one start to its next stop. `startedAt` is empty where it has been made and not been started. */
 export type Incarnation = WorkloadRef & { readonly startedAt: string };
 

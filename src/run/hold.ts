@@ -3,7 +3,7 @@ import type { Hold } from '../core/hold.ts';
 import type { HoldSpec } from '../core/plan.ts';
 import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
-import type { Workload, WorkloadRef } from '../core/workload.ts';
+import { isHealthExpected, type Workload, type WorkloadRef } from '../core/workload.ts';
 import { reversed, walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
 import type { Tools } from './tools.ts';
@@ -78,12 +78,12 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
 /** A hold as it is written down before it is asked for. */
 export function makeHold(spec: HoldSpec, found: Workload, heldAt: string): Hold {
   const { key, name, kind, after, healthTermMs, stopTimeoutMs, maxMs } = spec;
-  const { instance, startedAt, health } = found;
+  const { instance, startedAt } = found;
   return {
     ...{ key, instance, name, kind, after, healthTermMs, startedAt, heldAt },
     ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
     ...(maxMs === undefined ? {} : { maxMs }),
-    awaitHealth: health === 'healthy',
+    awaitHealth: isHealthExpected(found),
     status: 'asked',
   };
 }

@@ -7,7 +7,8 @@ import type { WorkloadRef } from '../core/workload.ts';
 import { whileEngineAway, writeOrLog } from './engine.ts';
 import { markOf, runCall, type StepResult } from './hooks.ts';
 import { rememberIfCan } from './ledger.ts';
-import { type ReleaseEdges, type ReleaseResult, releaseAll } from './release.ts';
+import { type ReleaseEdges, releaseAll } from './release.ts';
+import type { ReleaseResult } from './rise.ts';
 import type { Tools } from './tools.ts';
 
 /** What came of unwinding a run. */

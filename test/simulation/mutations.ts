@@ -24,7 +24,7 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'health is not awaited',
-    file: 'src/run/release.ts',
+    file: 'src/run/rise.ts',
     from: "if (!hold.awaitHealth || now.health === 'healthy'",
     to: "if (hold.awaitHealth || now.health === 'healthy'",
   },
@@ -84,7 +84,7 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'what was not begun counts as our stop',
-    file: 'src/run/release.ts',
+    file: 'src/run/rise.ts',
     from: "return 'hold-then-start'; // we asked, and never learnt what became of it",
     to: "return 'up';",
   },

@@ -228,6 +228,16 @@ describe('a run', () => {
     await bench.until('db runs', () => bench.engine.running().length === 3);
   });
 
+  it('waits for the health of what was only starting when it was stopped', async () => {
+    await using bench = await openChain();
+    const db = bench.engine.boxes.get('db') as Box;
+    db.health = 'starting';
+    await bench.signal('pre');
+    await bench.signal('post');
+    const begun = bench.engine.did('started', 'healthy');
+    assert.deepEqual(begun.slice(0, 3), ['started db', 'healthy db', 'started api']);
+  });
+
   it('names what does not become healthy, and still starts what depends on it', async () => {
     await using bench = await openChain();
     await bench.signal('pre');

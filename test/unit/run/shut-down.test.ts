@@ -9,7 +9,7 @@ const on = (service: string): Box['dependsOn'] => [{ project: 'app', service, co
 async function openProject(settings: Parameters<typeof openBench>[0] = {}) {
   const bench = await openBench(settings);
   const held = { 'sidehook.hold': 'stop' };
-  bench.engine.add('db', { labels: held, healthyAfterMs: 3_600_000 });
+  bench.engine.add('db', { labels: held, healthyAfterMs: 100_000 });
   bench.engine.add('app', { labels: held, dependsOn: on('db') });
   bench.engine.add('other');
   bench.engine.add('backup', { isClient: true });
@@ -30,6 +30,47 @@ describe('a sidecar that is told to end', () => {
     assert.ok(bench.clock.monotonicMs() < 60_000);
     assert.equal(phaseOf(bench), 'open', 'its post is still to come');
     assert.deepEqual(bench.bugs, []);
+  });
+
+  it('has its next start wait for the health that it had no time for, when it dies over that', async () => {
+    await using bench = await openProject();
+    bench.addFile('10-waits', 'while=held', async ({ call }, _sink, signal) => {
+      if (call.state === 'pre') await bench.clock.sleep(3_600_000, signal);
+      return 0;
+    });
+    const cut = bench.signal('pre', { id: 'cut' }).catch(() => undefined);
+    await bench.until('both are held', () => bench.engine.did('host pre').length > 0);
+    const { journal } = bench.shared().tools;
+    const { changeHold } = journal;
+    journal.changeHold = (key, change) => {
+      changeHold(key, change);
+      if (change.releasedAt !== undefined) void bench.crash();
+    };
+    bench.shutDown().catch(() => undefined); // its journal is closed under it
+    await cut;
+    assert.deepEqual(bench.engine.did('started'), ['started db']);
+    const settled = bench.restart();
+    await bench.until('app runs', () => bench.engine.running().includes('app'));
+    assert.deepEqual(bench.engine.did('started', 'healthy'), ['started db', 'healthy db', 'started app']);
+    await settled;
+    await bench.until('nothing is held', () => bench.journal().holds().length === 0);
+    assert.deepEqual(bench.engine.did('stopping'), ['stopping app', 'stopping db']);
+    assert.deepEqual(bench.bugs, []);
+  });
+
+  it('leaves nothing for its next start when it has done all of it in haste', async () => {
+    await using bench = await openProject();
+    bench.engine.add('web', { labels: { 'sidehook.hold': 'stop' }, dependsOn: on('app') });
+    const { runId = '' } = await bench.signal('pre');
+    await bench.shutDown();
+    assert.deepEqual(bench.journal().holds(), []);
+    assert.equal(bench.journal().holdsOf(runId).length, 3);
+    assert.ok(
+      bench
+        .journal()
+        .holdsOf(runId)
+        .every(({ releasedAt }) => releasedAt !== undefined),
+    );
   });
 
   it('starts what it holds when its client alone is stopped, too', async () => {
