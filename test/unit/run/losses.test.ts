@@ -71,6 +71,23 @@ describe('what a backup must not lose', () => {
     assert.deepEqual(bench.bugs, []);
   });
 
+  it('stays held after a restore that failed, also when it was started while that ended', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.addFile('10-slow', 'while=held outcome=failure', async ({ call }, _sink, signal) => {
+      if (call.state === 'post') await bench.clock.sleep(60_000, signal);
+      return 0;
+    });
+    for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
+    const post = bench.signal('post', { operation: 'restore', outcome: 'failure' });
+    await bench.until('its hook runs', () => bench.engine.did('host post').length > 0);
+    bench.engine.start('db');
+    assert.equal((await post).exitCode, 74);
+    await bench.until('it is stopped again', () => bench.engine.running().length === 0);
+    assert.match(bench.journal().run('run-1')?.distrust.join() ?? '', /db was held and runs again/);
+    assert.deepEqual(bench.bugs, []);
+  });
+
   it('is not begun by a restore whose holds were let go of while its client slept', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
