@@ -116,7 +116,7 @@ export interface Driver {
   inspect(ref: WorkloadRef, signal: AbortSignal): Promise<Workload | undefined>;
   /**
    * Runs a hook in a workload. On abort it ends the hook and all its children there (TERM, after 10 s KILL) before it
-   * resolves. `broken` 69 when the engine was away before the hook was started.
+   * resolves. `broken` 69 when the engine was away, or gave no answer in time, before the hook was started.
    */
   exec(call: ProgramCall, sink: Sink, signal: AbortSignal): Promise<Outcome>;
   /** Ends what a dead sidecar left running in this workload, as `Host.endLeftovers`. */

@@ -74,6 +74,13 @@ function withWhy(text: string, why: string | undefined): string {
   return why === undefined ? text : `${text} (${why})`;
 }
 
+/** The same of a hook that its engine had not begun: that its time ran out was not its own doing, and it is owed still. */
+export function outcomeUnbegun(signal: { readonly reason: unknown }): Outcome {
+  const outcome = outcomeOfAbort(signal);
+  if (outcome.status !== 'timed-out') return outcome;
+  return { status: 'broken', exitCode: 69, why: 'the engine had not begun it when its time was over' };
+}
+
 /** An aborted signal says why: its deadline passed, or someone asked. */
 export function outcomeOfAbort({ reason }: { readonly reason: unknown }): Outcome {
   if (reason instanceof Error && reason.name === 'TimeoutError') return { status: 'timed-out' };

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { exitCodeOfError, OperationalError } from '../core/errors.ts';
 import type { Log, Output, ProgramCall, Sink } from '../core/ports.ts';
-import { type Outcome, outcomeOfAbort } from '../core/result.ts';
+import { type Outcome, outcomeOfAbort, outcomeUnbegun } from '../core/result.ts';
 import type { WorkloadRef } from '../core/workload.ts';
 import type { Api } from './docker-api.ts';
 import { endMarked } from './docker-end.ts';
@@ -37,6 +37,7 @@ export async function exec(
     if (!isShellMissing || command.otherwise === undefined || signal.aborted) return outcome;
     return await runOnce(errand, command.otherwise, sink, signal);
   } catch (error) {
+    if (signal.aborted && error === signal.reason) return outcomeUnbegun(signal);
     if (signal.aborted) return outcomeOfAbort(signal);
     if (!(error instanceof OperationalError)) throw error;
     return { status: 'broken', exitCode: exitCodeOfError(error), why: error.message };

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { exitCodeOfError, OperationalError } from '../core/errors.ts';
 import type { Log, ProgramCall, Sink } from '../core/ports.ts';
-import { type Outcome, outcomeOfAbort } from '../core/result.ts';
+import { type Outcome, outcomeOfAbort, outcomeUnbegun } from '../core/result.ts';
 import type { Quarry } from './end-marked.ts';
 import type { Api } from './kubernetes-api.ts';
 import { endMarked } from './kubernetes-end.ts';
@@ -51,6 +51,7 @@ export async function exec(executor: Executor, call: ProgramCall, sink: Sink, si
     if (!isShellMissing || command.otherwise === undefined || signal.aborted) return outcome;
     return await runOnce(errand, command.otherwise, sink, signal);
   } catch (error) {
+    if (signal.aborted && error === signal.reason) return outcomeUnbegun(signal);
     if (signal.aborted) return outcomeOfAbort(signal);
     if (!(error instanceof OperationalError)) throw error;
     return broken(exitCodeOfError(error), error.message);

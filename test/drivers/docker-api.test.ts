@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { mkdtempDisposable } from 'node:fs/promises';
-import { createServer, type RequestListener } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { OperationalError } from '../../src/core/errors.ts';
+import { exitCodeOf } from '../../src/core/result.ts';
 import { type Api, openApi } from '../../src/drivers/docker-api.ts';
+import { exec } from '../../src/drivers/docker-exec.ts';
+import { aCall } from './contract.ts';
 
 /** What stands between us and an engine, or passes for one. */
 async function openImpostor(listener: RequestListener) {
@@ -41,6 +44,26 @@ async function failure(call: Promise<unknown>): Promise<OperationalError> {
   assert.ok(error instanceof OperationalError, String(error));
   return error;
 }
+
+describe('a hook that an engine does not begin before its time is over', () => {
+  const call = aCall({ key: 'app/db/1', instance: '1', name: 'db' }, { kind: 'shell', line: 'true' });
+  const container = JSON.stringify({ Id: '1', State: { Running: true } });
+
+  for (const answered of ['nothing', 'that its container runs']) {
+    it(`is not timed out, but still owed (69): it answered ${answered}`, async () => {
+      const isDeaf = (request: IncomingMessage) => answered === 'nothing' || request.method === 'POST';
+      await using impostor = await openImpostor(
+        (request, response) => void (isDeaf(request) || response.end(container)),
+      );
+      const late = new AbortController();
+      setTimeout(() => late.abort(new DOMException('out of time', 'TimeoutError')), 300);
+      const executor = { api: impostor.api, log: undefined };
+      const outcome = await exec(executor, call, async () => undefined, late.signal);
+      assert.equal(outcome.status, 'broken', JSON.stringify(outcome));
+      assert.equal(exitCodeOf(outcome), 69);
+    });
+  }
+});
 
 describe('what the engine answers', () => {
   const answers = [

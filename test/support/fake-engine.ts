@@ -1,7 +1,7 @@
 import { OperationalError } from '../../src/core/errors.ts';
 import type { HoldKind } from '../../src/core/hold.ts';
 import type { Clock, Driver, ProgramCall, Sink, View } from '../../src/core/ports.ts';
-import { type Outcome, outcomeOfAbort } from '../../src/core/result.ts';
+import { type Outcome, outcomeOfAbort, outcomeUnbegun } from '../../src/core/result.ts';
 import type { Dependency, Workload, WorkloadRef, WorkloadState } from '../../src/core/workload.ts';
 
 /** How a workload of the fake engine behaves. Times are milliseconds of the clock that it was made with. */
@@ -174,7 +174,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
       try {
         if (weather !== undefined) await unlessAborted(weather('exec', place.name, 'before'), signal);
       } catch (error) {
-        if (signal.aborted) return outcomeOfAbort(signal);
+        if (signal.aborted) return outcomeUnbegun(signal);
         return { status: 'broken', exitCode: 69, why: String(error) };
       }
       if (away !== undefined) return { status: 'broken', exitCode: 69, why: away };
