@@ -113,12 +113,16 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
   };
   const begin = (box: Box, by: Entry['by']): void => {
     Object.assign(box, { state: 'running', startedAt: nextTick(), health: 'none' });
-    const { healthyAfterMs, startedAt } = box;
-    if (healthyAfterMs !== undefined) box.health = 'starting';
+    if (box.healthyAfterMs !== undefined) box.health = 'starting';
     note('started', box.name, by);
-    if (healthyAfterMs === undefined) return;
+    check(box);
+  };
+  /** Its health check, which does not go on while it is paused, and begins anew after that. */
+  const check = (box: Box): void => {
+    const { healthyAfterMs, startedAt } = box;
+    if (healthyAfterMs === undefined || box.health !== 'starting') return;
     void clock.sleep(healthyAfterMs, never).then(() => {
-      if (box.state !== 'running' || box.startedAt !== startedAt) return;
+      if (box.state !== 'running' || box.startedAt !== startedAt || box.health !== 'starting') return;
       box.health = 'healthy';
       note('healthy', box.name, 'other');
     });
@@ -222,6 +226,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
         if (kind === 'pause' && box.state === 'paused') {
           box.state = 'running';
           note('unpaused', box.name);
+          check(box);
           return workloadOf(box);
         }
         if (box.state === 'running') return workloadOf(box);
