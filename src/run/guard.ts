@@ -1,6 +1,6 @@
 import { formatDuration } from '../core/duration.ts';
-import type { Lease } from '../core/ports.ts';
-import type { RunRecord } from '../core/record.ts';
+import type { Clock, Lease } from '../core/ports.ts';
+import type { HoldRecord, RunRecord } from '../core/record.ts';
 import { clientsGone } from './clients.ts';
 import { distrustRun } from './distrust.ts';
 import { writeOrLog } from './engine.ts';
@@ -11,33 +11,48 @@ import { pendingOf } from './unwind.ts';
 
 /**
  * Watches over an open run: its lease, and how long it may hold anything. When it is lost, the run is abandoned and
- * unwound. Called again (a bare signal renews its lease), the lease begins anew, and `hold.max` does not.
+ * unwound. Called again (a bare signal renews its lease), the lease begins anew, and `hold.max` does not; nor does it
+ * after a restart.
  */
-export function guard(run: RunRecord, lease: Lease | undefined, shared: Shared): void {
+export function guard(
+  run: RunRecord,
+  lease: Lease | undefined,
+  shared: Shared,
+  { isAgain = false }: { readonly isAgain?: boolean } = {},
+): void {
   const { clock, settings } = shared.tools;
-  const maxMs = Math.min(...pendingOf(run.id, shared.tools).map((hold) => hold.maxMs ?? settings.holdMaxMs));
+  const terms = pendingOf(run.id, shared.tools).map((hold): [number, number] => {
+    const termMs = hold.maxMs ?? settings.holdMaxMs;
+    return [termMs, isAgain ? Math.max(0, termMs - spentMs(run, hold, clock)) : termMs];
+  });
+  const [maxMs, leftMs] = terms.toSorted(([, one], [, other]) => one - other)[0] ?? [Infinity, Infinity];
   const nowMs = clock.monotonicMs();
-  const { releaseMs = nowMs + maxMs } = shared.guards.get(run.id) ?? {};
+  const { releaseMs = nowMs + leftMs } = shared.guards.get(run.id) ?? {};
   unguard(run.id, shared);
   const stop = new AbortController();
   shared.guards.set(run.id, { stop, lease, releaseMs });
   const signal = AbortSignal.any([stop.signal, shared.stopping.signal]);
 
-  const terms = [leaseEnd(run, lease, shared, signal)];
-  if (run.clients?.length) terms.push(clientsGone(run, lease, shared, signal));
+  const ends = [leaseEnd(run, lease, shared, signal)];
+  if (run.clients?.length) ends.push(clientsGone(run, lease, shared, signal));
   if (Number.isFinite(maxMs)) {
     const why = `it held for longer than ${formatDuration(maxMs)} (hold.max)`;
-    terms.push(clock.sleep(Math.max(0, releaseMs - nowMs), signal).then(() => why));
+    ends.push(clock.sleep(Math.max(0, releaseMs - nowMs), signal).then(() => why));
   }
-  for (const term of terms) term.catch(() => undefined);
+  for (const end of ends) end.catch(() => undefined);
   shared.inBackground(
-    Promise.race(terms).then(
+    Promise.race(ends).then(
       (why) => abandon(run.id, why, shared),
       (error) => {
         if (!signal.aborted) throw error;
       },
     ),
   );
+}
+
+/** How long it has held so far, by the clock on the wall: no other outlives a restart. One that went back is no reason. */
+function spentMs({ openedAt }: RunRecord, { heldAt }: HoldRecord, clock: Clock): number {
+  return Math.max(0, Date.parse(clock.now()) - Math.max(Date.parse(openedAt), Date.parse(heldAt)));
 }
 
 /** Ends the watch: somebody ends the run. */

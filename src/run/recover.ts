@@ -97,7 +97,7 @@ async function goOn(run: RunRecord, shared: Shared): Promise<void> {
 async function watchAgain(run: RunRecord, intakes: readonly Intake[], shared: Shared): Promise<void> {
   const lease = intakes.map((intake) => intake.lease(run.leaseRef)).find((one) => one !== undefined);
   if (run.lease === 'held' && lease === undefined) return abandon(run.id, 'its lease could not be found again', shared);
-  guard(run, lease, shared);
+  guard(run, lease, shared, { isAgain: true });
 }
 
 function endAs(run: RunRecord, outcome: RunOutcome, { tools }: Shared): EndedRun {

@@ -36,6 +36,23 @@ describe('what a backup must not lose', () => {
     assert.match((await bench.signal('post', { runId })).message ?? '', /hold\.max/);
   });
 
+  it('is held no longer than hold.max, however often the sidecar starts anew', async () => {
+    await using bench = await openBench({ holdMaxMs: 12 * HOUR_MS });
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre');
+    for (let hours = 0; hours < 10; hours += 5) {
+      await bench.clock.sleep(5 * HOUR_MS, new AbortController().signal);
+      assert.deepEqual(bench.engine.running(), []);
+      await bench.crash();
+      await bench.restart();
+    }
+    await bench.clock.sleep(1.9 * HOUR_MS, new AbortController().signal);
+    assert.deepEqual(bench.engine.running(), []);
+    await bench.until('db runs again', () => bench.engine.running().includes('db'));
+    assert.equal(Math.round(bench.clock.monotonicMs() / HOUR_MS), 12);
+    assert.match((await bench.signal('post', { runId: 'run-1' })).message ?? '', /longer than 12h \(hold\.max\)/);
+  });
+
   it('is answered as it ended, to a post that names its run alone, when a crash cut it off', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
