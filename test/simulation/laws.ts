@@ -3,7 +3,16 @@
 import type { Request } from '../../src/core/request.ts';
 import type { Answer } from '../../src/core/result.ts';
 import type { Box, Entry } from '../support/fake-engine.ts';
-import { type BoxSpec, type ClientSpec, type HookSpec, isHeldFor, needsOf, type Scenario, TERMS } from './scenario.ts';
+import {
+  type BoxSpec,
+  type ClientSpec,
+  HEAL_MS,
+  type HookSpec,
+  isHeldFor,
+  needsOf,
+  type Scenario,
+  TERMS,
+} from './scenario.ts';
 
 export type Violation = { readonly law: string; readonly what: string };
 
@@ -38,6 +47,10 @@ type Past = {
 export type Wanted = 'running' | 'still' | 'any' | 'gone';
 
 const SLACK_MS = 5_000;
+/** By when the last sidecar that was killed is up again. */
+const UP_MS = HEAL_MS + 90_000;
+/** What a run may take to end: hooks that run out of time, health that does not come, a pause before another attempt. */
+const END_MS = 400_000;
 
 export type Laws = ReturnType<typeof makeLaws>;
 
@@ -51,11 +64,18 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
   const hookRuns = new Map<string, { pre: number; post: number; preWell: boolean; under: Set<string> }>();
   /** Restores that may have written, and whose client was not told that all is well: they may keep what they hold. */
   const doubts = new Map<string, { readonly job: string }>();
+  /** Those that were answered 0, and when. */
+  const opened: { readonly request: Request; readonly atMs: number }[] = [];
   const firstAnswers = new Map<string, string>();
   /** Answers that could not be written down: they do not outlive the sidecar. */
   const fleeting = new Set<string>();
   let termMs = Infinity;
+  let composeTermMs = Infinity;
+  let isComposeTold = false;
   let releaseMs = -Infinity;
+  const isEngineUnsure = scenario.faults.some(({ kind }) =>
+    ['away', 'error', 'slow', 'restart-engine', 'release'].includes(kind),
+  );
   const hands = scenario.faults.some(({ kind }) => ['term', 'release', 'disk-full', 'restart-engine'].includes(kind));
 
   const breaks = (law: string, what: string): void => {
@@ -89,6 +109,8 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
         );
 
   const onDriverStart = (name: string): void => {
+    if (now() > composeTermMs + SLACK_MS)
+      breaks('compose', `${name} was started, and all of the project is being stopped`);
     for (const half of halves())
       if (half.held.has(name) && half.fromMs < now() && scenario.failedRestore === 'keep')
         breaks('5.3', `${name} was started over what ${half.client.name} half restored`);
@@ -146,6 +168,18 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
       return () => {
         releaseMs = now();
       };
+    },
+    /** The project is being stopped; `isTold`: the engine shows it, by what is neither held nor a client. Calls off with `up`. */
+    onComposeStop(isTold: boolean): { readonly up: () => void } {
+      isComposeTold = isTold && !isEngineUnsure;
+      return {
+        up: () => {
+          composeTermMs = Infinity;
+        },
+      };
+    },
+    onComposeTerm(): void {
+      if (isComposeTold) composeTermMs = now();
     },
     /** Somebody else's hand is on it. */
     onHand(name: string, becomes: Wanted): void {
@@ -239,7 +273,9 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
       firstAnswers.set(request.id, first ?? text);
       if (first !== undefined && first !== text)
         breaks('P6', `${request.id} was answered ${text}, and before ${first}`);
-      if (request.state === 'pre' && answer.exitCode === 0 && first === undefined) checkPre(request);
+      if (request.state !== 'pre' || answer.exitCode !== 0 || first !== undefined) return;
+      opened.push({ request, atMs: now() });
+      checkPre(request);
     },
     /** What a restore that did not end well may still hold. */
     mayBeKept(): ReadonlySet<string> {
@@ -249,6 +285,22 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
         [...jobs].some((job) => isHeldFor(box, { operation: 'restore', job })),
       );
       return new Set(kept.map(({ name }) => name));
+    },
+    /** Time has passed: nothing is held for longer than `hold.max`, whatever its client says. */
+    onLater(): void {
+      const kept = this.mayBeKept();
+      for (const spec of scenario.boxes) {
+        const past = pastOf(spec.name);
+        const isDown = ['exited', 'paused'].includes(boxes.get(spec.name)?.state ?? 'gone');
+        if (!isDown || past.stoppedBy !== 'driver' || wanted.get(spec.name) !== 'running') continue;
+        const names = [spec.name, ...needsOf(spec.name, scenario.boxes)];
+        if (names.some((name) => kept.has(name))) continue;
+        const since = opened
+          .filter(({ request }) => scenario.boxes.some((box) => names.includes(box.name) && isHeldFor(box, request)))
+          .map(({ atMs }) => atMs);
+        const dueMs = Math.max(Math.max(past.stopMs, ...since) + scenario.holdMaxMs, UP_MS) + END_MS;
+        if (now() > dueMs) breaks('hold.max', `${spec.name} is still held, and was to run again by ${dueMs} ms`);
+      }
     },
     /** What must be so once all is quiet. */
     finale(): void {

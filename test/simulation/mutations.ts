@@ -77,6 +77,18 @@ const MUTATIONS: readonly Mutation[] = [
     to: 'work.push(Promise.resolve());',
   },
   {
+    name: 'what holds for too long is not given up',
+    file: 'src/run/guard.ts',
+    from: 'if (Number.isFinite(maxMs)) {',
+    to: 'if (maxMs < 0) {',
+  },
+  {
+    name: 'a project that is being stopped is not heeded',
+    file: 'src/run/siblings.ts',
+    from: 'return await driver.findStopping?.(held, forMs, signal);',
+    to: 'return undefined;',
+  },
+  {
     name: 'post hooks are left out',
     file: 'src/run/unwind.ts',
     from: 'for (const step of plan.running) hooks.push(await runOwed(step, run, tools, edges));',

@@ -46,6 +46,8 @@ export type ClientSpec = {
 
 export type Fault =
   | { readonly kind: 'kill'; readonly point: number; readonly when: 'before' | 'after'; readonly downMs: number }
+  /** So many calls after a run's end began: in the middle of its `post`, or of what a dead client left. */
+  | { readonly kind: 'kill-ending'; readonly point: number; readonly when: 'before' | 'after'; readonly downMs: number }
   | { readonly kind: 'kill-at'; readonly atMs: number; readonly downMs: number }
   | { readonly kind: 'term'; readonly atMs: number; readonly graceMs: number; readonly downMs: number }
   | { readonly kind: 'second'; readonly atMs: number }
@@ -57,6 +59,9 @@ export type Fault =
   | { readonly kind: 'disk-full'; readonly atMs: number; readonly forMs: number }
   | { readonly kind: 'wall'; readonly atMs: number; readonly byMs: number }
   | { readonly kind: 'start' | 'stop' | 'remove' | 'recreate' | 'crash'; readonly atMs: number; readonly box: string }
+  /** The whole project, its clients and the sidecar, and up again; `compose-up`: what does not run is started. */
+  | { readonly kind: 'compose-stop' | 'compose-down'; readonly atMs: number; readonly forMs: number }
+  | { readonly kind: 'compose-up'; readonly atMs: number }
   | { readonly kind: 'stuck' | 'sick'; readonly atMs: number; readonly box: string; readonly forMs: number }
   | { readonly kind: 'die'; readonly client: string; readonly atMs: number; readonly withCommand: boolean }
   | { readonly kind: 'pause'; readonly client: string; readonly atMs: number; readonly forMs: number }
@@ -70,6 +75,7 @@ export type Scenario = {
   readonly isCalm: boolean;
   readonly shutdownHolds: 'release' | 'keep';
   readonly failedRestore: 'keep' | 'release';
+  readonly holdMaxMs: number;
   readonly boxes: readonly BoxSpec[];
   readonly hooks: readonly HookSpec[];
   readonly clients: readonly ClientSpec[];
@@ -79,10 +85,12 @@ export type Scenario = {
 /** Terms are short, so that a world ends within an hour of its own time. */
 export const TERMS = {
   hooksTimeoutMs: 60_000,
-  holdMaxMs: 300_000,
   healthTimeoutMs: 20_000,
   patienceMs: 60_000,
 } as const;
+
+/** From when on nothing new befalls anyone. */
+export const HEAL_MS = 130_000;
 
 const JOBS = ['a', 'b', 'c'];
 /** By when a world's own troubles have begun. */
@@ -99,6 +107,7 @@ export function drawScenario(seed: number): Scenario {
     isCalm: false,
     shutdownHolds: random.chance(0.6) ? 'release' : 'keep',
     failedRestore: random.chance(0.9) ? 'keep' : 'release',
+    holdMaxMs: random.pick([300_000, 300_000, 300_000, 60_000]),
     ...{ boxes, hooks, clients, faults },
   };
 }
@@ -144,7 +153,7 @@ function drawClient(index: number, random: Random): ClientSpec {
     operation: random.chance(0.72) ? 'backup' : 'restore',
     job: random.pick(JOBS),
     waitMs: random.pick([0, 30_000, 120_000]),
-    commandMs: random.pick([10, 1_000, 8_000, 30_000, 30_000, 500_000]),
+    commandMs: random.pick([10, 1_000, 8_000, 30_000, 30_000, 30_000, 500_000, 1_200_000]),
     code: random.pick([0, 0, 0, 0, 1]),
     leaseMs: random.pick([20_000, 120_000]),
     forgets: random.chance(0.15),
@@ -160,6 +169,7 @@ function drawFault(boxes: readonly BoxSpec[], clients: readonly ClientSpec[], ra
   const when = random.pick(['before', 'after'] as const);
   const draws: readonly (() => Fault)[] = [
     ...Array.from({ length: 9 }, () => (): Fault => ({ kind: 'kill', point: random.int(220), when, downMs })),
+    ...Array.from({ length: 4 }, () => (): Fault => ({ kind: 'kill-ending', point: random.int(40), when, downMs })),
     () => ({ kind: 'kill-at', atMs, downMs }),
     () => ({ kind: 'kill-at', atMs, downMs }),
     () => ({ kind: 'term', atMs, graceMs: random.pick([500, 10_000, 60_000]), downMs }),
@@ -177,6 +187,9 @@ function drawFault(boxes: readonly BoxSpec[], clients: readonly ClientSpec[], ra
     () => ({ kind: 'wall', atMs, byMs: random.pick([-3_600_000, 3_600_000]) }),
     () => ({ kind: random.pick(['start', 'stop', 'remove', 'recreate', 'crash'] as const), atMs, box }),
     () => ({ kind: random.pick(['start', 'recreate'] as const), atMs, box }),
+    () => ({ kind: random.pick(['compose-stop', 'compose-down'] as const), atMs, forMs }),
+    () => ({ kind: random.pick(['compose-stop', 'compose-down'] as const), atMs, forMs }),
+    () => ({ kind: 'compose-up', atMs }),
     () => ({ kind: random.pick(['stuck', 'sick'] as const), atMs, box, forMs }),
     () => ({ kind: 'die', client, atMs, withCommand: random.chance(0.5) }),
     () => ({ kind: 'die', client, atMs, withCommand: true }),

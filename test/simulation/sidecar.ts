@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OperationalError } from '../../src/core/errors.ts';
 import type { Clock, Driver, Host, Intake, Journal, Log } from '../../src/core/ports.ts';
+import type { RunChange } from '../../src/core/record.ts';
 import type { Views } from '../../src/core/views.ts';
 import { openJournal } from '../../src/journal.ts';
 import { conduct } from '../../src/run/conduct.ts';
@@ -52,6 +53,8 @@ export type Life = {
   /** Called before and after every call that leaves the process; may kill it. */
   readonly point: (what: string, when: 'before' | 'after') => void;
   readonly isAlive: () => boolean;
+  /** A run has come into this phase. */
+  readonly onPhase: (phase: string) => void;
   /** Why a write of the journal fails, while it does. */
   readonly writeTrouble: () => string | undefined;
   readonly onBug: (error: unknown) => void;
@@ -165,6 +168,8 @@ function mortalJournal(journal: Journal, life: Life): Journal {
       const trouble = life.writeTrouble();
       if (trouble !== undefined) throw new OperationalError('internal', `write journal: ${trouble}`);
       const result = call(...args);
+      const { phase } = (name === 'changeRun' ? args[1] : {}) as RunChange;
+      if (phase !== undefined) life.onPhase(phase);
       dies(name, 'after');
       return result;
     };

@@ -8,15 +8,13 @@ import { conduct } from '../../src/run/conduct.ts';
 import { type FakeHook, makeFakeEngine } from '../support/fake-engine.ts';
 import { type Client, startClient } from './clients.ts';
 import { makeLaws, type Violation } from './laws.ts';
-import { type Fault, type HookSpec, type Scenario, TERMS } from './scenario.ts';
+import { type Fault, HEAL_MS, type HookSpec, type Scenario, TERMS } from './scenario.ts';
 import { boot, copyJournal, Killed, type openShelf } from './sidecar.ts';
 import { makeVolume } from './volume.ts';
 import { clockOf, makeRandom, makeWorld } from './world.ts';
 
-/** From when on nothing new befalls anyone. */
-const HEAL_MS = 130_000;
 /** By when all must be quiet. */
-const QUIET_MS = HEAL_MS + 1_500_000;
+const QUIET_MS = HEAL_MS + 2_400_000;
 const PROBE_MS = 600_000;
 
 export type Result = {
@@ -47,19 +45,33 @@ export async function simulate(
   let stateDir = shelf.make();
   let incarnations = 0;
   let points = 0;
+  let endingSince = Infinity;
   let calls = 0;
   let runs = 0;
   let isHealed = false;
   let isProbing = false;
   let isDiskFull = false;
   let isUp = false;
+  let isProjectDown = false;
   const faults = new Set(scenario.faults);
   const latency = (): number => (scenario.isCalm ? 1 : random.chance(0.02) ? random.int(3_000) : random.int(8));
 
+  /** What a sidecar has sent before it is killed gets there at once, or never: not after what the next one sends. */
+  const travelling = new Set<() => void>();
+  const travel = async (ms: number): Promise<void> => {
+    const sender = current?.number;
+    const arrived = Promise.withResolvers<void>();
+    travelling.add(arrived.resolve);
+    const callOff = world.after(ms, arrived.resolve);
+    await arrived.promise;
+    travelling.delete(arrived.resolve);
+    callOff();
+    if (current?.number !== sender && random.chance(0.5)) throw new Killed('lost on its way');
+  };
   const engine = makeFakeEngine(clock, async (call, name, when) => {
     if (when === 'before') calls += 1;
     const number = calls;
-    await world.sleep(latency());
+    await travel(latency());
     if (isHealed) return;
     for (const fault of faults) {
       if ((fault.kind !== 'error' && fault.kind !== 'slow') || fault.call !== number) continue;
@@ -67,7 +79,7 @@ export async function simulate(
       faults.delete(fault);
       tell(`the engine is ${fault.kind} at ${call} ${name} (${when})`);
       if (fault.kind === 'slow') {
-        await world.sleep(fault.forMs);
+        await travel(fault.forMs);
         continue;
       }
       if (call === 'start') laws.onFailedStart(name);
@@ -188,13 +200,16 @@ export async function simulate(
     dead.journal[Symbol.dispose]();
     shelf.remove(dead.dir);
     stateDir = left;
+    for (const arrive of travelling) arrive();
     world.after(downMs, start);
   };
   const point = (what: string, when: 'before' | 'after'): void => {
     points += 1;
     if (isHealed) return;
     for (const fault of faults) {
-      if (fault.kind !== 'kill' || fault.point * 2 + (fault.when === 'before' ? 1 : 2) > points) continue;
+      if (fault.kind !== 'kill' && fault.kind !== 'kill-ending') continue;
+      const since = fault.kind === 'kill' ? 0 : endingSince;
+      if (since + fault.point * 2 + (fault.when === 'before' ? 1 : 2) > points) continue;
       faults.delete(fault);
       kill(`${when} ${what}`, fault.downMs);
       return;
@@ -207,14 +222,17 @@ export async function simulate(
     const dir = stateDir;
     const opened = boot(dir, {
       ...{ point, isAlive, host, driver: engine.driver, clock },
+      onPhase: (phase) => {
+        if (phase === 'post') endingSince = Math.min(endingSince, points);
+      },
       writeTrouble: () => (isDiskFull ? 'database or disk is full' : undefined),
       onBug: (error) => {
         laws.breaks('bug', error instanceof Error ? (error.stack ?? error.message) : String(error));
       },
       log: makeLog(isAlive),
       settings: {
-        ...{ operations: ['backup', 'restore'], hooksTimeoutMs: TERMS.hooksTimeoutMs, holdMaxMs: TERMS.holdMaxMs },
-        ...{ healthTimeoutMs: TERMS.healthTimeoutMs, unclean: 'warn' },
+        ...{ operations: ['backup', 'restore'], hooksTimeoutMs: TERMS.hooksTimeoutMs },
+        ...{ healthTimeoutMs: TERMS.healthTimeoutMs, unclean: 'warn', holdMaxMs: scenario.holdMaxMs },
         ...{ failedRestore: scenario.failedRestore, shutdownHolds: scenario.shutdownHolds },
       },
       makeRunId: () => {
@@ -227,8 +245,8 @@ export async function simulate(
     return incarnation;
   };
   const start = (): void => {
-    if (current !== undefined) {
-      world.after(1_000, start); // the journal lets one in at a time
+    if (current !== undefined || isProjectDown) {
+      world.after(1_000, start); // the journal lets one in at a time; and compose starts what compose has stopped
       return;
     }
     tell('the sidecar starts');
@@ -347,6 +365,55 @@ export async function simulate(
     engine.kill(name);
     return kind === 'crash' ? engine.forgetStops() : world.after(3_000, engine.forgetStops);
   };
+  /** As `docker compose stop` (`down`), and `up -d` after a while: clients first, then dependents first, then the sidecar. */
+  const stopProject = (isDown: boolean, forMs: number): void => {
+    if (isProjectDown) return;
+    tell(`compose ${isDown ? 'down' : 'stop'} for ${forMs} ms`);
+    isProjectDown = true;
+    for (const client of clients.values()) client.die(true);
+    let afterMs = 0;
+    let isTold = false;
+    for (const { name, hold } of scenario.boxes.toReversed()) {
+      const ran = parts.isRunning(name);
+      isTold ||= ran && hold === undefined;
+      world.after(afterMs, () => {
+        laws.onHand(name, 'any');
+        engine.stopByCompose(name);
+      });
+      afterMs += random.int(400);
+    }
+    const { up } = laws.onComposeStop(isTold);
+    world.after(afterMs + random.int(1_000), () => {
+      laws.onComposeTerm();
+      terminate(10_000, 0);
+    });
+    const removed = new Map(engine.boxes);
+    if (isDown)
+      for (const name of removed.keys())
+        world.after(20_000, () => {
+          laws.onHand(name, 'gone');
+          if (engine.boxes.has(name)) engine.remove(name);
+        });
+    world.after(30_000 + forMs, () => {
+      tell('compose up');
+      isProjectDown = false;
+      up();
+      engine.forgetStops();
+      for (const [name, box] of removed) {
+        laws.onHand(name, 'running');
+        if (!engine.boxes.has(name)) engine.recreate(name, box);
+        else if (!parts.isRunning(name)) engine.start(name);
+      }
+    });
+  };
+  const startAll = (): void => {
+    tell('compose up');
+    for (const { name } of scenario.boxes) {
+      if (engine.boxes.get(name)?.state !== 'exited') continue;
+      laws.onHand(name, 'running');
+      engine.start(name);
+    }
+  };
   const befall = (fault: Fault): unknown => {
     if (isHealed) return undefined;
     switch (fault.kind) {
@@ -396,6 +463,11 @@ export async function simulate(
         return clients.get(fault.client)?.quit();
       case 'repeat':
         return clients.get(fault.client)?.repeat();
+      case 'compose-stop':
+      case 'compose-down':
+        return stopProject(fault.kind === 'compose-down', fault.forMs);
+      case 'compose-up':
+        return startAll();
       case 'start':
       case 'stop':
       case 'remove':
@@ -430,8 +502,10 @@ export async function simulate(
     isHealed = true;
     isDiskFull = false;
     engine.setAway(undefined);
-    for (let until = HEAL_MS; !isBroken() && until < QUIET_MS && !isQuiet(); until += 5_000)
+    for (let until = HEAL_MS; !isBroken() && until < QUIET_MS && !isQuiet(); until += 5_000) {
       events += await world.run(isBroken, until);
+      laws.onLater();
+    }
     if (!isBroken()) {
       if (!isQuiet()) laws.breaks('quiet', describeUnrest());
       laws.finale();

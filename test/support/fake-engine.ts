@@ -301,8 +301,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
       return box;
     },
     /** As `compose up --force-recreate`: another instance under the same name. */
-    recreate(name: string): Box {
-      const old = boxes.get(name);
+    recreate(name: string, old: Box | undefined = boxes.get(name)): Box {
       if (old === undefined) throw new Error(`no box ${name}`);
       const box = { ...old, instance: makeInstance() };
       boxes.set(name, box);
@@ -324,9 +323,10 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
     /** As `compose stop`, which does nothing with what we hold. */
     stopByCompose(...names: readonly string[]): void {
       for (const name of names) {
+        const box = boxes.get(name);
+        if (box?.state !== 'running' && box?.state !== 'paused') continue;
         stoppedByOthers.add(name);
-        const box = boxes.get(name) as Box;
-        if (box.state === 'running') end(box, 0, 'other');
+        end(box, 0, 'other');
       }
     },
     setAway(why: string | undefined): void {
