@@ -451,8 +451,11 @@ export async function simulate(
         if (fault.kind === 'stuck') box.stuck = 'port is already allocated';
         else if (healthyAfterMs !== undefined) box.healthyAfterMs = 1e9;
         return world.after(fault.forMs, () => {
-          delete box.stuck;
-          if (healthyAfterMs !== undefined) box.healthyAfterMs = healthyAfterMs;
+          for (const one of [box, engine.boxes.get(fault.box) ?? box]) {
+            delete one.stuck; // also what was made anew meanwhile
+            if (healthyAfterMs !== undefined) one.healthyAfterMs = healthyAfterMs;
+            engine.check(one);
+          }
         });
       }
       case 'die':

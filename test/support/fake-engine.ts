@@ -289,6 +289,8 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
     boxes,
     listeners,
     processes,
+    /** What does not become healthy may do so now. */
+    check,
     /** Adds a running container, with boring defaults. */
     add(name: string, more: Partial<Box> = {}): Box {
       const box: Box = {
