@@ -1,6 +1,6 @@
 import { OperationalError } from '../core/errors.ts';
 import type { Intake } from '../core/ports.ts';
-import type { RunRecord } from '../core/record.ts';
+import type { RunRecord, StepRecord } from '../core/record.ts';
 import { type Answer, EXIT_SKIP, type RunOutcome } from '../core/result.ts';
 import { resumeRuns } from './adopt.ts';
 import { conduct, keepAnswer } from './conduct.ts';
@@ -113,8 +113,11 @@ function reopen(intakes: readonly Intake[], ...[request, leaseRef]: Parameters<I
 async function endLeftovers(run: RunRecord, shared: Shared): Promise<void> {
   const { host, driver, journal, clock, log } = shared.tools;
   const signal = AbortSignal.any([shared.ending.signal, clock.deadline(LEFTOVERS_MS)]);
-  // Of steps that had not ended alone: a daemon that a finished hook has started still carries that one's mark.
-  const inHand = journal.steps(run.id).filter(({ status }) => status === 'started');
+  // Of steps that had not ended alone: a daemon that a finished hook has started still carries that one's mark. On a full
+  // disk nobody wrote down that one of `post` was started.
+  const isInHand = ({ status, call: { state } }: StepRecord): boolean =>
+    status === 'started' || (status === 'planned' && state === 'post');
+  const inHand = journal.steps(run.id).filter(isInHand);
   const tries = inHand.map(({ id, call: { place } }) => {
     const mark = markOf(run.id, id);
     return place.kind === 'host' ? host.endLeftovers(mark, signal) : driver.endLeftovers(place, mark, signal);

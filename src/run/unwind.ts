@@ -52,9 +52,10 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
       run: run.id,
       held: kept.map(({ name }) => name),
     });
-  writeOrLog(tools, () =>
-    journal.changeRun(run.id, { phase: kept.length > 0 ? 'kept' : 'closed', closedAt: clock.now() }),
-  );
+  // Written late, it comes after what `sidehook release` let go of meanwhile.
+  const closedAt = clock.now();
+  const isKept = (): boolean => plan.keep && pendingOf(run.id, tools).length > 0;
+  writeOrLog(tools, () => journal.changeRun(run.id, { phase: isKept() ? 'kept' : 'closed', closedAt }));
   await rememberIfCan(run.id, tools);
   return { hooks, releases, kept, notes: plan.notes };
 }

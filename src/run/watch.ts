@@ -17,8 +17,9 @@ export async function watchEngine(shared: Shared): Promise<void> {
     isLooking = true;
     while (isDue) {
       isDue = false;
-      await findLostHolds(shared, 'hold-again');
-      if (isDue) await shared.tools.clock.sleep(LOOK_PAUSE_MS, signal);
+      const isSure = await findLostHolds(shared, 'hold-again');
+      if (isDue || !isSure) await shared.tools.clock.sleep(isSure ? LOOK_PAUSE_MS : LOOK_AGAIN_MS, signal);
+      isDue ||= !isSure;
     }
     isLooking = false;
   };
@@ -34,18 +35,20 @@ export async function watchEngine(shared: Shared): Promise<void> {
 }
 
 const LOOK_PAUSE_MS = 200;
+const LOOK_AGAIN_MS = 15_000;
 
 /**
  * A held workload that runs again is a lost hold: told at once, and to the client as 65. In a restore it is stopped
- * again, unless it is about to be released anyway (`tell`).
+ * again, unless it is about to be released anyway (`tell`). Resolves to whether all of them could be looked at.
  */
-export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<void> {
+export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell'): Promise<boolean> {
   const { tools, unwindings, cuts, workloadLock } = shared;
   // By the journal one may be open that is being unwound: on a full disk. A `pre` that nobody carries out is to be undone.
   const isOpen = (id: string): boolean =>
     !unwindings.has(id) && [...(cuts.has(id) ? ['pre'] : []), 'open', 'kept'].includes(phaseOf(id));
   const phaseOf = (id: string): string => tools.journal.run(id)?.phase ?? 'closed';
   const open = tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen));
+  let isSure = true;
   const looks = open.map(({ key }) =>
     workloadLock(key, async () => {
       const hold = tools.journal.holds().find((one) => one.key === key);
@@ -54,10 +57,12 @@ export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell')
         if (!(error instanceof OperationalError)) throw error;
         const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
         tools.log[level]('hold not checked', { workload: hold.name, why: error.message });
+        isSure = false;
       });
     }),
   );
   await Promise.all(looks);
+  return isSure;
 }
 
 async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hold-again' | 'tell'): Promise<void> {

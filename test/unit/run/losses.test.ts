@@ -105,6 +105,22 @@ describe('what a backup must not lose', () => {
     assert.deepEqual(bench.bugs, []);
   });
 
+  it('stays held in a restore also when the engine had no answer at the moment of its loss', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre', { operation: 'restore' });
+    const { driver } = bench.shared().tools;
+    const { inspect } = driver;
+    driver.inspect = async (ref) => {
+      driver.inspect = inspect;
+      throw new OperationalError('workload-failed', `inspect ${ref.name}: it answered 500`);
+    };
+    bench.engine.start('db');
+    await bench.until('it is stopped again', () => bench.engine.running().length === 0);
+    assert.equal((await bench.signal('started', { operation: 'restore' })).exitCode, 65);
+    assert.deepEqual(bench.bugs, []);
+  });
+
   it('is not begun by a restore whose holds were let go of while its client slept', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });

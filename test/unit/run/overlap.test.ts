@@ -211,6 +211,43 @@ describe('a journal that cannot be written for a while', () => {
   });
 });
 
+describe('a journal that cannot be written while a restore ends', () => {
+  it('does not call kept what was released meanwhile', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
+    const { journal } = bench.shared().tools;
+    const whole = { ...journal };
+    fill(journal);
+    await releaseNow({ all: true }, bench.shared());
+    assert.equal((await bench.signal('post', { operation: 'restore', outcome: 'failure' })).exitCode, 65);
+    Object.assign(journal, whole);
+    await bench.until('written', () => journal.runs('live').length === 0);
+    assert.deepEqual(bench.engine.running(), ['db']);
+    assert.deepEqual(bench.bugs, []);
+  });
+
+  it('has the next start end the hook of a post that nobody wrote down', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: { 'sidehook.backup.pre': 'lock', 'sidehook.backup.post': 'unlock' } });
+    bench.engine.hooks.set('unlock', (_call, _sink, signal) => bench.clock.sleep(60_000, signal).then(() => 0));
+    await bench.signal('pre');
+    fill(bench.shared().tools.journal);
+    const cut = bench.signal('post').catch(() => undefined);
+    await bench.until('its hook runs', () => bench.engine.did('hook unlock').length > 0);
+    await bench.crash();
+    await cut;
+    bench.dieClient();
+    await bench.restart();
+    await bench.until('it is repeated', () => bench.engine.did('hook unlock').length > 1);
+    const dids = bench.engine.diary.map(({ did }) => did.replace(/ run-1.*/, ''));
+    assert.deepEqual(
+      dids.filter((did) => ['leftovers', 'hook unlock'].includes(did)),
+      ['hook unlock', 'leftovers', 'hook unlock'],
+    );
+  });
+});
+
 /** As on a full disk. */
 function fill(journal: Journal): void {
   const full = (): never => {
