@@ -178,6 +178,7 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
     };
     const pre = await invoke('pre', { waitMs: spec.waitMs });
     if (pre.exitCode !== 0) return conclude(pre.exitCode);
+    if (spec.inspects) await invoke('inspect', { runId: pre.runId ?? 'none' });
     const { code, reading } = await command(pre.runId ?? 'none');
     if (spec.forgets) {
       isOver = true;

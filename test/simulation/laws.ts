@@ -250,6 +250,10 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
         if (hook.when === 'held' && hook.states === 'both' && counts.preWell && !hands) checkHeld(hook, known);
         return;
       }
+      if (state === 'inspect') {
+        if (counts.post > 0) breaks('inspect', `hook ${hook.name} of ${requestId} ran at inspect after its post`);
+        return;
+      }
       counts.pre += 1;
       if (counts.pre > 1) breaks('P6', `hook ${hook.name} ran ${counts.pre} times at pre for ${requestId}`);
       if (known.isWithdrawn) breaks('withdrawn', `hook ${hook.name} ran for ${requestId}, which was taken back`);

@@ -27,6 +27,8 @@ export type HookSpec = {
   readonly postCode: number;
   readonly mayFail: boolean;
   readonly states: 'both' | 'pre' | 'post';
+  /** Beside those: whatever the outcome, nothing is owed. */
+  readonly inspects: boolean;
 };
 
 export type ClientSpec = {
@@ -42,6 +44,8 @@ export type ClientSpec = {
   readonly leaseMs: number;
   /** A bare signal that never says `post`. */
   readonly forgets: boolean;
+  /** A bare signal that says `inspect` before it reads. */
+  readonly inspects: boolean;
 };
 
 export type Fault =
@@ -142,6 +146,7 @@ function drawHook(index: number, boxes: readonly BoxSpec[], random: Random): Hoo
     postCode: random.pick([0, 0, 0, 0, 4]),
     mayFail: random.chance(0.2),
     states: random.pick(['both', 'both', 'both', 'pre', 'post']),
+    inspects: random.chance(0.3),
   };
 }
 
@@ -157,6 +162,7 @@ function drawClient(index: number, random: Random): ClientSpec {
     code: random.pick([0, 0, 0, 0, 1]),
     leaseMs: random.pick([20_000, 120_000]),
     forgets: random.chance(0.15),
+    inspects: random.chance(0.4),
   };
 }
 

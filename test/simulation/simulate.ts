@@ -143,7 +143,11 @@ export async function simulate(
     async list() {
       await world.sleep(latency());
       const files = scenario.hooks.map((hook) => {
-        const on = hook.states === 'both' ? '*.pre,*.post' : `*.${hook.states}`;
+        const states = [
+          ...(hook.states === 'both' ? ['pre', 'post'] : [hook.states]),
+          ...(hook.inspects ? ['inspect'] : []),
+        ];
+        const on = states.map((state) => `*.${state}`).join();
         const target = hook.target === undefined ? 'host' : `container:${hook.target}`;
         const job = hook.jobs === undefined ? '' : ` job=${hook.jobs.join(',')}`;
         const text = `#!/bin/sh\n# sidehook: target=${target} on=${on} while=${hook.when}${job} on-error=${hook.mayFail ? 'continue' : 'abort'} outcome=success,failure,aborted,skipped,abandoned\n`;
@@ -152,7 +156,7 @@ export async function simulate(
       return { files, passedOver: [] };
     },
     async run(call, sink, signal): Promise<Outcome> {
-      await world.sleep(latency());
+      await travel(latency());
       if (signal.aborted) return outcomeOfAbort(signal);
       const process = new AbortController();
       const onAbort = (): void => process.abort(signal.reason);
@@ -382,7 +386,7 @@ export async function simulate(
       });
       afterMs += random.int(400);
     }
-    const { up } = laws.onComposeStop(isTold);
+    const { up } = laws.onComposeStop(isTold && current?.isEnding !== true);
     world.after(afterMs + random.int(1_000), () => {
       laws.onComposeTerm();
       terminate(10_000, 0);
@@ -390,11 +394,11 @@ export async function simulate(
     const removed = new Map(engine.boxes);
     if (isDown)
       for (const name of removed.keys())
-        world.after(20_000, () => {
+        world.after(15_000, () => {
           laws.onHand(name, 'gone');
           if (engine.boxes.has(name)) engine.remove(name);
         });
-    world.after(30_000 + forMs, () => {
+    world.after(20_000 + forMs, () => {
       tell('compose up');
       isProjectDown = false;
       up();

@@ -96,6 +96,9 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
   };
   const find = ({ instance }: { readonly instance: string }): Box | undefined =>
     [...boxes.values()].find((box) => box.instance === instance);
+  /** The instance, or what took its place. */
+  const findHeir = (ref: WorkloadRef): Box | undefined =>
+    find(ref) ?? [...boxes.values()].find((other) => keyOf(other) === ref.key);
   const mustFind = (doing: string, ref: WorkloadRef): Box => {
     const box = find(ref);
     if (box === undefined) throw new OperationalError('workload-failed', `${doing} ${ref.name}: no such container`);
@@ -168,7 +171,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
       }),
     inspect: (ref, signal) =>
       ask('inspect', ref.name, signal, () => {
-        const box = find(ref) ?? [...boxes.values()].find((other) => keyOf(other) === ref.key);
+        const box = findHeir(ref);
         return box === undefined ? undefined : workloadOf(box);
       }),
     async exec(call, sink, signal) {
@@ -200,7 +203,7 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
     },
     endLeftovers: (ref, markPrefix, signal) =>
       ask('end leftovers', ref.name, signal, () => {
-        const box = find(ref);
+        const box = findHeir(ref);
         note(`leftovers ${markPrefix}`, ref.name);
         const why = { status: 'killed', signal: 9, why: 'what a dead sidecar left was ended' } as const;
         endProcesses((process) => process.box === box && process.mark.startsWith(markPrefix), why);
