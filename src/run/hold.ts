@@ -4,6 +4,7 @@ import type { HoldSpec } from '../core/plan.ts';
 import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { isHealthExpected, type Workload, type WorkloadRef } from '../core/workload.ts';
+import { writeRest } from './engine.ts';
 import { reversed, walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
 import type { Tools } from './tools.ts';
@@ -40,6 +41,8 @@ export async function holdAll(
 async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: AbortSignal): Promise<Note | undefined> {
   const { driver, journal, clock } = tools;
   const log = tools.log.child({ run: run.id, workload: spec.name });
+  if (!writeRest(tools))
+    throw new OperationalError('internal', `hold ${spec.name}: the journal lacks what came before`);
   const known = journal.holds().find(({ key }) => key === spec.key);
   let ref: WorkloadRef = known ?? spec;
   if (known !== undefined) {

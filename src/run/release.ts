@@ -23,38 +23,34 @@ export async function releaseAll(
   tools: Tools,
   edges: ReleaseEdges,
 ): Promise<readonly ReleaseResult[]> {
-  const byKey = new Map(withNobodys(holds, runId, tools, edges).map((hold) => [hold.key, hold]));
   const results = new Map<string, ReleaseResult>();
-  await walkGraph(new Map([...byKey].map(([key, { after }]) => [key, after])), async (key) => {
-    const hold = byKey.get(key);
-    if (hold === undefined) return;
+  const settle = (hold: HoldRecord): Promise<void> =>
+    edges.lock(hold.key, async () => {
+      const known = results.get(hold.key);
+      if (known === undefined || known.status === 'shared')
+        results.set(hold.key, await letGo(hold, runId, tools, edges));
+    });
+  await inOrder(holds, async (hold) => {
     for (const need of needsOf(hold, tools)) {
       if (need.status === 'releasing') await edges.lock(need.key, async () => undefined); // it is on its way up
     }
-    for (const need of needsOf(hold, tools)) {
-      const waited = results.get(need.key)?.status === 'shared' ? byKey.get(need.key) : undefined; // no more, perhaps
-      if (waited !== undefined)
-        results.set(need.key, await edges.lock(need.key, () => letGo(waited, runId, tools, edges)));
-    }
-    results.set(key, await edges.lock(key, () => letGo(hold, runId, tools, edges)));
+    // What it needs and nobody holds any more goes up with it: it could not be released so far, or is free since a moment ago.
+    const isFree = (need: HoldRecord): boolean => usersOf(need, runId, tools, edges, 'kept').length === 0;
+    await inOrder(needsOf(hold, tools).filter(isFree), settle);
+    await settle(hold);
   });
   const own = holds.flatMap(({ key }) => results.get(key) ?? []);
   return Promise.all(own.map(async (result) => (await exitedSince(result, tools, edges)) ?? result));
 }
 
-/** With what they need and nobody holds any more: it could not be released so far, and goes up in the same order. */
-function withNobodys(
-  holds: readonly HoldRecord[],
-  runId: string,
-  tools: Tools,
-  edges: ReleaseEdges,
-): readonly HoldRecord[] {
-  const all = new Map(holds.map((hold) => [hold.key, hold]));
-  for (const hold of all.values()) {
-    for (const need of needsOf(hold, tools))
-      if (usersOf(need, runId, tools, edges, 'kept').length === 0) all.set(need.key, all.get(need.key) ?? need);
-  }
-  return [...all.values()];
+/** Dependencies first, what is independent side by side. */
+function inOrder(holds: readonly HoldRecord[], visit: (hold: HoldRecord) => Promise<void>): Promise<void> {
+  const byKey = new Map(holds.map((hold) => [hold.key, hold]));
+  const after = new Map(holds.map(({ key, after: others }) => [key, others]));
+  return walkGraph(after, async (key) => {
+    const hold = byKey.get(key);
+    if (hold !== undefined) await visit(hold);
+  });
 }
 
 async function letGo(hold: HoldRecord, runId: string, tools: Tools, edges: ReleaseEdges): Promise<ReleaseResult> {

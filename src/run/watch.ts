@@ -2,7 +2,7 @@ import { OperationalError } from '../core/errors.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
 import { distrustOf, distrustRun } from './distrust.ts';
-import { isEngineAway } from './engine.ts';
+import { isEngineAway, writeRest } from './engine.ts';
 import type { Shared } from './shared.ts';
 import type { Tools } from './tools.ts';
 import { pendingOf } from './unwind.ts';
@@ -71,6 +71,8 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   if (found === undefined || !isLost(hold, found)) return;
   const runs = tellLost(hold, found, tools);
   if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
+  const isStillHeld = (): boolean => journal.holds().some(({ key, status }) => key === hold.key && status === 'held');
+  if (!writeRest(tools) || !isStillHeld()) return; // by what is written late it may have been released
   const { instance, name, startedAt } = found;
   journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
   const still = await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);

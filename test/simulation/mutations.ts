@@ -19,8 +19,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'releases in any order',
     file: 'src/run/release.ts',
-    from: '[...byKey].map(([key, { after }]) => [key, after])',
-    to: '[...byKey].map(([key]) => [key, []])',
+    from: 'holds.map(({ key, after: others }) => [key, others])',
+    to: 'holds.map(({ key }) => [key, []])',
   },
   {
     name: 'health is not awaited',

@@ -49,6 +49,28 @@ describe('two runs that overlap', () => {
     assert.deepEqual(bench.engine.did('started', 'healthy'), ['started db', 'healthy db', 'started web']);
   });
 
+  it('let go in order what the other one leaves behind in the middle of that', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held, healthyAfterMs: 2_000 });
+    bench.engine.add('mq', { labels: heldFor('a'), dependsOn: on('db'), healthyAfterMs: 300 });
+    bench.engine.add('web', { labels: held, dependsOn: on('db', 'mq') });
+    bench.addFile('10-slow', 'job=a', async ({ call }, _sink, signal) => {
+      if (call.state === 'post') await bench.clock.sleep(1_800, signal);
+      return 0;
+    });
+    await bench.signal('pre', { job: 'a' });
+    await bench.signal('pre', { job: 'b', ref: 'client-2' });
+    const first = bench.signal('post', { job: 'a' });
+    await bench.until('a is at its hook', () => bench.engine.did('host post').length > 0);
+    await bench.signal('post', { job: 'b' });
+    await first;
+    await bench.until('all run', () => bench.engine.running().length === 3);
+    assert.deepEqual(bench.engine.did('started', 'healthy'), [
+      ...['started db', 'healthy db', 'started mq', 'healthy mq', 'started web'],
+    ]);
+    assert.deepEqual(bench.bugs, []);
+  });
+
   it('let go in order, too, when the sidecar is told to end', async () => {
     await using bench = await openPair();
     await bench.signal('pre', { job: 'a' });
@@ -189,6 +211,27 @@ describe('a journal that cannot be written for a while', () => {
     assert.deepEqual(journal.holds(), []);
     assert.deepEqual(await bench.signal('post', { id: 'same' }), answer);
     assert.equal((await bench.signal('pre')).exitCode, 0);
+    assert.deepEqual(bench.bugs, []);
+  });
+
+  it('is made up for before anything is held anew', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre', { job: 'a' });
+    const { journal } = bench.shared().tools;
+    const whole = { ...journal };
+    fill(journal);
+    assert.equal((await bench.signal('post', { job: 'a' })).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), ['db']);
+    Object.assign(journal, whole);
+    assert.equal((await bench.signal('pre', { job: 'b' })).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), []);
+    assert.deepEqual(
+      journal.holds().map(({ status, runs }) => [status, runs]),
+      [['held', ['run-2']]],
+    );
+    assert.equal((await bench.signal('post', { job: 'b' })).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), ['db']);
     assert.deepEqual(bench.bugs, []);
   });
 
