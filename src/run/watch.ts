@@ -71,8 +71,9 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   if (found === undefined || !isLost(hold, found)) return;
   const runs = tellLost(hold, found, tools);
   if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;
-  const isStillHeld = (): boolean => journal.holds().some(({ key, status }) => key === hold.key && status === 'held');
-  if (!writeRest(tools) || !isStillHeld()) return; // by what is written late it may have been released
+  // By what is written late it may have been released.
+  if (!writeRest(tools)) throw new OperationalError('internal', 'not held again: the journal lacks what came before');
+  if (!journal.holds().some(({ key, status }) => key === hold.key && status === 'held')) return;
   const { instance, name, startedAt } = found;
   journal.changeHold(hold.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
   const still = await driver.hold(found, hold.kind, hold.stopTimeoutMs, ending.signal);

@@ -6,7 +6,7 @@ import { openShelf } from './sidecar.ts';
 import { simulate } from './simulate.ts';
 
 const FIRST_SEED = 1;
-const SEEDS = 3_500;
+const SEEDS = 10_000;
 /** A busy machine takes many times what a quiet one does. */
 const LONGEST_MS = 1_500_000;
 

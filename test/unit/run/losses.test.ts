@@ -117,6 +117,16 @@ describe('what a backup must not lose', () => {
     };
     bench.engine.start('db');
     await bench.until('it is stopped again', () => bench.engine.running().length === 0);
+    const { journal } = bench.shared().tools;
+    const { changeRun } = journal;
+    journal.changeRun = () => {
+      throw new OperationalError('internal', 'write journal: database or disk is full');
+    };
+    bench.engine.start('db');
+    await bench.clock.sleep(20_000, new AbortController().signal);
+    assert.deepEqual(bench.engine.running(), ['db'], 'nothing is done that cannot be written down');
+    journal.changeRun = changeRun;
+    await bench.until('it is stopped once more', () => bench.engine.running().length === 0);
     assert.equal((await bench.signal('started', { operation: 'restore' })).exitCode, 65);
     assert.deepEqual(bench.bugs, []);
   });
