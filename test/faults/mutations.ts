@@ -38,8 +38,8 @@ const MUTATIONS: readonly Tried[] = [
     name: 'releases in any order',
     story: 'a backup',
     file: 'src/run/release.ts',
-    from: '[...byKey].map(([key, { after }]) => [key, after])',
-    to: '[...byKey].map(([key]) => [key, []])',
+    from: 'holds.map(({ key, after: others }) => [key, others])',
+    to: 'holds.map(({ key }) => [key, []])',
   },
   {
     name: 'holds in any order',
@@ -51,7 +51,7 @@ const MUTATIONS: readonly Tried[] = [
   {
     name: 'health is not awaited',
     story: 'a backup',
-    file: 'src/run/release.ts',
+    file: 'src/run/rise.ts',
     from: "if (!hold.awaitHealth || now.health === 'healthy'",
     to: "if (hold.awaitHealth || now.health === 'healthy'",
   },
@@ -79,7 +79,7 @@ const MUTATIONS: readonly Tried[] = [
   {
     name: 'what was not begun counts as our stop',
     story: 'in the middle of a stop',
-    file: 'src/run/release.ts',
+    file: 'src/run/rise.ts',
     from: "return 'hold-then-start'; // we asked, and never learnt what became of it",
     to: "return 'up';",
   },
