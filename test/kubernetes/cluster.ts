@@ -80,6 +80,7 @@ export async function openCluster(images: readonly string[]): Promise<Cluster> {
     const loading = (async () => {
       for (const image of images) await load(image);
     })();
+    loading.catch(() => undefined); // what comes before may fail first, and then this fails for that
     await ready('kube-apiserver', () => works('kubectl', 'get', '--raw', '/readyz'));
     for (const name of ['kube-controller-manager', 'kube-scheduler'] as const) start(name);
     await loading;

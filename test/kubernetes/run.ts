@@ -29,18 +29,40 @@ async function run(all: readonly string[]): Promise<number> {
   const args = all.filter((arg) => arg !== WHERE_POSSIBLE);
   const isOptional = args.length < all.length;
   const why = (await whyNoCluster()) || (isOptional && (await whyNoParts()));
-  if (why) {
-    say(`THE TESTS ON A CLUSTER ARE NOT RUN: ${why}`);
+  const leaveOut = (reason: string): number => {
+    say(`THE TESTS ON A CLUSTER ARE NOT RUN: ${reason}`);
     return isOptional ? 0 : EX_CONFIG;
-  }
+  };
+  if (why) return leaveOut(why);
   const command = args[0] === '--cluster' ? args.slice(args[1] === '--' ? 2 : 1) : testCommand(args);
   const [program, ...rest] = command;
   if (program === undefined) {
     say('usage: node test/kubernetes/run.ts --cluster -- COMMAND [ARGUMENT]...');
     return EX_USAGE;
   }
-  await using cluster = await openWithImages();
+  const opened = await openPatiently();
+  if (typeof opened === 'string') return leaveOut(opened);
+  await using cluster = opened;
   return await runCommand(program, rest, cluster.env);
+}
+
+/** A cluster, or why there is none: not every machine lets one be made that has all it takes. */
+async function openPatiently(): Promise<Cluster | string> {
+  const failures: string[] = [];
+  while (failures.length < 2) {
+    try {
+      return await openWithImages();
+    } catch (error) {
+      failures.push(reasonOf(error));
+      say(reasonOf(error));
+    }
+  }
+  return failures.at(-1) ?? '';
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}\n${error.cause.message}` : error.message;
 }
 
 /** Why they cannot be had: most of all, there is no network. */
@@ -51,7 +73,7 @@ async function whyNoParts(): Promise<string | false> {
     await findKubeconform();
     return false;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return reasonOf(error);
   }
 }
 
