@@ -426,7 +426,7 @@ async function hurtEngine(
   lives: Readonly<Record<string, Life | undefined>>,
   comesBack: readonly string[] | undefined,
 ): Promise<void> {
-  Object.assign(excuse, { codes: 'any', anyOrder: true, deaf: true, noContainerHooks: true });
+  Object.assign(excuse, { codes: 'any', anyOrder: true, deaf: true, healthLost: true, noContainerHooks: true });
   if (comesBack === undefined) return;
   excuse.touched = true;
   for (const { name, more } of services) {

@@ -11,6 +11,8 @@ export type Excuse = {
   anyOrder: boolean;
   /** Events were lost: what happened meanwhile, nobody knows. */
   deaf: boolean;
+  /** An engine that dies beside a first check of health leaves that container `starting` for ever (20.10). */
+  healthLost: boolean;
   /** What is not held is touched all the same. */
   touched: boolean;
   /** Where a hook's container is gone, or cannot be asked, its `post` cannot run. */
@@ -28,6 +30,7 @@ export function noExcuse(): Excuse {
   const flags = {
     anyOrder: false,
     deaf: false,
+    healthLost: false,
     touched: false,
     noContainerHooks: false,
     ends: false,

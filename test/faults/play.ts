@@ -39,6 +39,8 @@ export type Script = {
   readonly prepare?: (dir: string) => Promise<AsyncDisposable | undefined>;
   /** Whose coming back is not waited for, told when all else is over. */
   readonly excused?: () => ReadonlySet<string>;
+  /** The engine checks nobody's health any more. */
+  readonly isHealthLost?: () => boolean;
   /** Not all that happens can be known from events. */
   readonly isDeaf?: () => boolean;
   /** How long the world gets to come back; the client as well. */
@@ -188,7 +190,7 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   const areUp = async (): Promise<boolean> => {
     const excused = script.excused?.() ?? new Set();
     const judged = shop.services.filter(({ name }) => !excused.has(name));
-    return isAsMeant(judged, await shop.lives());
+    return isAsMeant(judged, await shop.lives(), script.isHealthLost?.() !== true);
   };
   if (!isKept) await wait('all that ran to run', settleMs, areUp);
   if (script.isDeaf?.() !== true) {

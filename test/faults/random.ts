@@ -131,6 +131,7 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
     env: (dir) => ({ ...env, ...(needs.clock ? { FAULTS_CLOCK: join(dir, 'clock') } : {}) }),
     prepare: (dir) => mountSmall(dir, needs.small),
     excused: () => excuse.down,
+    isHealthLost: () => excuse.healthLost,
     isDeaf: () => excuse.deaf || excuse.anyOrder,
   });
   const violations = violationsOf(services, played, excuse);

@@ -139,12 +139,12 @@ export async function openShop(
   };
 }
 
-/** Whether each is as it was meant: up and healthy, or not running at all. */
-export function isAsMeant(services: readonly Service[], lives: Lives): boolean {
+/** Whether each is as it was meant: up and healthy, or not running at all. `isHealthy`: whether its health counts. */
+export function isAsMeant(services: readonly Service[], lives: Lives, isHealthy = true): boolean {
   return services.every(({ name, isIdle, hasCheck }) => {
     const life = lives[name];
     if (life === undefined) return false;
-    return isIdle ? !life.isRunning : life.isRunning && (!hasCheck || life.health === 'healthy');
+    return isIdle ? !life.isRunning : life.isRunning && (!hasCheck || !isHealthy || life.health === 'healthy');
   });
 }
 
