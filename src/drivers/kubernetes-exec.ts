@@ -6,6 +6,7 @@ import { type Outcome, outcomeOfAbort, outcomeUnbegun } from '../core/result.ts'
 import type { Quarry } from './end-marked.ts';
 import type { Api } from './kubernetes-api.ts';
 import { endMarked } from './kubernetes-end.ts';
+import { openEndMark } from './kubernetes-end-mark.ts';
 import type { Pod } from './kubernetes-objects.ts';
 import { containerOf, findPod, isRunning, runningIn } from './kubernetes-pods.ts';
 import { type ExecEnd, runInPod } from './kubernetes-socket.ts';
@@ -46,10 +47,11 @@ export async function exec(executor: Executor, call: ProgramCall, sink: Sink, si
     if (container === undefined) return broken(126, `pod ${name} has no container ${place.container}`);
     if (!isRunning(pod)) return broken(126, `pod ${name} is not running: it is ${stateWord(pod)}`);
     const errand = { ...executor, programCall: call, pod, container, name };
-    const outcome = await runOnce(errand, command, sink, signal);
+    const outcome = await runOnce(errand, command, 'sh', sink, signal);
     const isShellMissing = outcome.status === 'broken' && outcome.exitCode === NOT_FOUND;
-    if (!isShellMissing || command.otherwise === undefined || signal.aborted) return outcome;
-    return await runOnce(errand, command.otherwise, sink, signal);
+    const otherwise = command.otherwise ?? (command.needs === 'sh' ? undefined : command);
+    if (!isShellMissing || otherwise === undefined || signal.aborted) return outcome;
+    return await runOnce(errand, otherwise, 'none', sink, signal);
   } catch (error) {
     if (signal.aborted && error === signal.reason) return outcomeUnbegun(signal);
     if (signal.aborted) return outcomeOfAbort(signal);
@@ -67,7 +69,7 @@ function stateWord({ metadata, status }: Pod): string {
 }
 
 /** The API has no word for an environment or a directory: programs that every container with a shell has say it. */
-function wrapped({ argv }: Command, { call, env, mark }: ProgramCall): string[] {
+function withSurroundings({ argv }: Command, { call, env, mark }: ProgramCall): string[] {
   const { workdir } = call.settings;
   const variables = Object.entries({ ...env, SIDEHOOK_STEP: mark }).map(([name, value]) => `${name}=${value}`);
   const inside =
@@ -75,18 +77,32 @@ function wrapped({ argv }: Command, { call, env, mark }: ProgramCall): string[] 
   return ['env', ...variables, ...inside];
 }
 
-async function runOnce(errand: Errand, command: Command, sink: Sink, signal: AbortSignal): Promise<Outcome> {
+/** `teller`: `sh` runs the program, and tells its end; `none`: for a container that has no shell. */
+async function runOnce(
+  errand: Errand,
+  command: Command,
+  teller: 'sh' | 'none',
+  sink: Sink,
+  signal: AbortSignal,
+): Promise<Outcome> {
   const { api, log, programCall, pod, container, name } = errand;
   const quarry = { mark: programCall.mark, match: 'exact' } as const;
   const task = {
     doing: `run hook ${programCall.call.name} in pod ${name}`,
-    ...{ pod: pod.metadata.name, container, argv: wrapped(command, programCall), input: command.input },
+    ...{ pod: pod.metadata.name, container, input: command.input },
   };
+  const argv = withSurroundings(command, programCall);
   const life = new AbortController();
   const { held, take, flush } = makeSieve(sink);
+  const mark = openEndMark(take);
   try {
-    const running = runInPod(api, task, take, life.signal);
-    const end = await Promise.race([running, untilAborted(signal, life.signal)]);
+    const running = runInPod(
+      api,
+      { ...task, argv: teller === 'sh' ? mark.wrapped(argv) : argv },
+      teller === 'sh' ? mark.take : take,
+      life.signal,
+    );
+    const end = await Promise.race([running, mark.told(life.signal), untilAborted(signal, life.signal)]);
     if (end === 'aborted') {
       const why = await endSurely(errand, quarry, running);
       if (why !== undefined)

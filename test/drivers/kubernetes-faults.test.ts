@@ -41,6 +41,24 @@ describe('the Kubernetes driver, over an API that', () => {
     });
   }
 
+  it('waits for what a hook left running with its output: its end and its code are told all the same', async ({
+    signal,
+  }) => {
+    await using bench = await openKubernetesBench();
+    const line = 'echo out; echo err >&2; sleep 3600 & exit 3';
+    const result = await runToEnd(bench.driver, aCall(bench.workload, { kind: 'shell', line }), signal);
+    assert.deepEqual(result, { outcome: { status: 'failed', exitCode: 3 }, out: 'out\n', err: 'err\n' });
+    assert.equal(await bench.countMarked(`${RUN}/`), 1); // as with every engine, it lives on
+  });
+
+  it('runs what is killed: nobody adds a word of his own to what it printed', async ({ signal }) => {
+    await using bench = await openKubernetesBench();
+    const line = 'echo "it ends" >&2; kill -9 $$';
+    const { outcome, err } = await runToEnd(bench.driver, aCall(bench.workload, { kind: 'shell', line }), signal);
+    assert.equal(outcome.status, 'killed');
+    assert.equal(err, 'it ends\n');
+  });
+
   it('answers 409: it is read again, until it fits', async ({ signal }) => {
     await using bench = await openKubernetesBench(3);
     const isWrite = ({ method }: Asked) => method === 'PUT';

@@ -5,7 +5,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { faultOf, KINDS } from './api-strictness.ts';
 
@@ -108,7 +107,7 @@ export async function openApiServer() {
     pod.metadata.deletionTimestamp = new Date().toISOString();
     put('pods', pod);
     later(state.stopMs, () => {
-      for (const one of [...execs].filter(({ pod: name }) => name === pod.metadata.name)) one.child.kill('SIGKILL');
+      for (const one of [...execs].filter(({ pod: name }) => name === pod.metadata.name)) killTree(one.child);
       drop('pods', pod.metadata.name);
       reconcile();
     });
@@ -356,7 +355,8 @@ export async function openApiServer() {
 
   function runExec(socket: WebSocket, pod: string, query: URLSearchParams): void {
     const [program = '', ...args] = query.getAll('command');
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: process.env.PATH } });
+    const env = { PATH: process.env.PATH };
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env, detached: true });
     const one = { pod, child, socket };
     execs.add(one);
     const send = (channel: number, bytes: Buffer): void => {
@@ -393,8 +393,8 @@ export async function openApiServer() {
       );
     const isSpent = new Promise((done) => child.once('close', done));
     child.on('exit', (code, name) => {
-      // Output that is still in the pipes comes first; what a child left in the background keeps open is not waited for.
-      void Promise.race([isSpent, sleep(500)]).then(() => tell(name === null ? (code ?? 1) : 137));
+      // Output that is still in the pipes comes first, also that of children that keep them open: as of real ones.
+      void isSpent.then(() => tell(name === null ? (code ?? 1) : 137));
     });
   }
 
@@ -436,7 +436,7 @@ export async function openApiServer() {
     watching: () => watchers.size,
     async [Symbol.asyncDispose]() {
       for (const timer of timers) clearTimeout(timer);
-      for (const { child } of execs) child.kill('SIGKILL');
+      for (const { child } of execs) killTree(child);
       cutSockets();
       await new Promise((resolve) => server.close(resolve));
     },
@@ -444,6 +444,15 @@ export async function openApiServer() {
 }
 
 export type ApiServer = Awaited<ReturnType<typeof openApiServer>>;
+
+/** All of a container's process group, as far as it has not left that. */
+function killTree({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch {
+    // gone meanwhile
+  }
+}
 
 function isSelected(labels: Record<string, string>, selector: string): boolean {
   return selector
