@@ -1,4 +1,6 @@
 /** The stories in which the daemon is killed at every point. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { until } from '../support/until.ts';
 import { type Excuse, noExcuse, tell, violationsOf } from './laws.ts';
@@ -75,7 +77,7 @@ async function killClient({ client, hasBegun }: Scene): Promise<void> {
 }
 
 const STUBBORN: readonly Service[] = [
-  { name: 'db', hold: 'stop', ignoresTermSeconds: 4 },
+  { name: 'db', hold: 'stop', ignoresTermSeconds: 10 },
   { name: 'app', hold: 'stop', after: { db: 'service_started' } },
   { name: 'tool' },
 ];
@@ -100,4 +102,37 @@ export async function killInStop(socketPath: string, afterMs: number): Promise<r
     ...(row === 'die, start' ? [] : [`db was to be stopped, and started once, and this became of it: ${row}`]),
   ];
   return broken.length === 0 ? [] : [...broken, tell(played)];
+}
+
+/**
+ * The daemon is killed while a hook of `pre` runs on the host, for so long that it would outlast all else. Resolves to
+ * the laws that were broken.
+ */
+export async function killInHook(socketPath: string): Promise<readonly string[]> {
+  await using shop = await openShop(socketPath);
+  const played = await play(shop, {
+    operation: 'backup',
+    hookSeconds: 120,
+    async meanwhile({ daemon }) {
+      const isUnderWay = async () => (await shop.calls()).includes('10-host pre begin');
+      await until(isUnderWay, { what: 'the hook to begin', deadlineMs: 120_000, everyMs: 20 });
+      daemon.kill();
+    },
+  });
+  const leftovers = await processesOf(join(shop.hooksDir, '10-host'));
+  for (const pid of leftovers) process.kill(pid, 'SIGKILL');
+  const broken = [
+    ...violationsOf(shop.services, played),
+    ...leftovers.map(() => 'the pre of hook 10-host goes on, and its run is over'),
+  ];
+  return broken.length === 0 ? [] : [...broken, tell(played)];
+}
+
+/** The ids of all that were started with this word. */
+async function processesOf(word: string): Promise<readonly number[]> {
+  const ids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const isIts = async (id: string): Promise<boolean> =>
+    (await readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => '')).split('\0').includes(word);
+  const found = await Promise.all(ids.map(async (id) => ((await isIts(id)) ? [Number(id)] : [])));
+  return found.flat();
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import { engineSocket } from '../support/engine.ts';
 import { ensureDockerCli, say } from '../support/install.ts';
-import { CASES, killInStop } from './cases.ts';
+import { CASES, killInHook, killInStop } from './cases.ts';
 import { shuffled } from './dice.ts';
 import { type Enumeration, enumerate, isQuestion } from './enumerate.ts';
 
@@ -31,6 +31,12 @@ describe('a sidecar that is killed', () => {
       if (isWhole) assertWhole(enumeration);
     });
   }
+
+  it('in the middle of a hook on the host, breaks no law, and the hook does not go on', {
+    timeout: LONG_MS,
+  }, async () => {
+    assert.deepEqual(await killInHook(socketPath), []);
+  });
 
   // A stop once asked cannot be taken back: the engine goes on with it when its caller is gone.
   for (const afterMs of [0, 1000, 2500]) {

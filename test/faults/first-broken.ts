@@ -5,7 +5,7 @@
  */
 import { engineSocket } from '../support/engine.ts';
 import { say } from '../support/install.ts';
-import { CASES, type Case, killInStop } from './cases.ts';
+import { CASES, type Case, killInHook, killInStop } from './cases.ts';
 import { enumerate } from './enumerate.ts';
 
 /** A world that does not come back is not waited for as long as one that may. */
@@ -16,13 +16,18 @@ const RANKS = [/^after engine POST/, /^after journal/, /^before (journal|engine 
 
 const story = process.argv[2] ?? '';
 const socketPath = engineSocket();
-const found =
-  story === 'in the middle of a stop' ? await inStop() : await atPoints(CASES.find(({ what }) => what === story));
+/** Those that have one moment alone. */
+const MOMENTS: Readonly<Record<string, () => Promise<readonly string[]>>> = {
+  'in the middle of a stop': () => killInStop(socketPath, 1000),
+  'in the middle of a hook': () => killInHook(socketPath),
+};
+const moment = MOMENTS[story];
+const found = moment === undefined ? await atPoints(CASES.find(({ what }) => what === story)) : await at(moment);
 if (found !== undefined) console.log(found);
 
-async function inStop(): Promise<string | undefined> {
-  const [first] = await killInStop(socketPath, 1000);
-  return first === undefined ? undefined : `${first} | 1 s into the stop`;
+async function at(moment: () => Promise<readonly string[]>): Promise<string | undefined> {
+  const broken = await moment();
+  return broken.length === 0 ? undefined : `${toldOf(broken)} | ${story}`;
 }
 
 async function atPoints(known: Case | undefined): Promise<string | undefined> {
@@ -32,7 +37,12 @@ async function atPoints(known: Case | undefined): Promise<string | undefined> {
   const script = { ...known.script, settleMs: PATIENCE_MS };
   const { verdicts } = await enumerate({ ...plan, case: { ...known, script } });
   const broken = verdicts.find(({ violations }) => violations.length > 0);
-  return broken && `${broken.violations[0]} | ${broken.point}`;
+  return broken && `${toldOf(broken.violations)} | ${broken.point}`;
+}
+
+/** That something was waited for in vain says less than a law. */
+function toldOf(violations: readonly string[]): string | undefined {
+  return violations.find((one) => !one.startsWith('wait for ')) ?? violations[0];
 }
 
 /** What is done comes before what is asked, and is found out about soonest when it was just done. */

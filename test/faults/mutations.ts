@@ -28,13 +28,6 @@ const MUTATIONS: readonly Tried[] = [
     to: "change({ status: 'released', releasedAt: clock.now() });",
   },
   {
-    name: 'what did not run is held, too',
-    story: 'a backup',
-    file: 'src/run/hold.ts',
-    from: "if (found.state !== 'running' && found.state !== 'restarting' && found.heldFor === undefined)",
-    to: "if (found.state === 'created')",
-  },
-  {
     name: 'releases in any order',
     story: 'a backup',
     file: 'src/run/release.ts',
@@ -85,7 +78,7 @@ const MUTATIONS: readonly Tried[] = [
   },
   {
     name: 'leftovers of a dead sidecar run on',
-    story: 'a backup whose hooks take their time',
+    story: 'in the middle of a hook',
     file: 'src/run/recover.ts',
     from: 'await Promise.all(runs.map((run) => endLeftovers(run, shared)));',
     to: '',
