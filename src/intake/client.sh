@@ -208,6 +208,7 @@ sidehook_client() {
       trap '' HUP INT TERM
       sk_c=0 sk_own=$1
       sk_born() {
+        [ -n "$1" ] || return 1 # /proc//stat is there, and is nobody's
         { read -r sk_stat <"/proc/$1/stat"; } 2>/dev/null || return 1
         # shellcheck disable=SC2086
         set -- ${sk_stat##*')' }
