@@ -145,20 +145,30 @@ async function letGoOf(
     const run = tools.journal.run(id);
     const held = pendingOf(id, tools);
     const [first] = held;
-    if (run === undefined || first === undefined) return [];
-    // Without an engine nothing is let go of, and its client is told of nothing.
-    await whileEngineAway(() => tools.driver.inspect(first, edges.signal), tools, edges);
+    if (run === undefined) return [];
+    if (first === undefined) {
+      await closeKept(run, tools); // whoever released it was killed before this
+      return [];
+    }
+    // Without an engine nothing is let go of, and its client is told of nothing. What it says of this one is no matter yet.
+    await whileEngineAway(() => tools.driver.inspect(first, edges.signal), tools, edges).catch((error: unknown) => {
+      if (!(error instanceof OperationalError)) throw error;
+    });
     const told = `${why}: ${held.map(({ name }) => name).join(', ')}`;
     if (run.phase === 'open') {
       distrustRun(run, told, tools);
       if (run.operation === 'restore') guards.get(id)?.lease?.abandon?.(told); // it must not write on under what now runs
     }
     const results = await releaseAll(held, id, tools, edges);
-    if (run.phase === 'kept') {
-      writeOrLog(tools, () => tools.journal.changeRun(id, { phase: 'closed' }));
-      await rememberIfCan(id, tools); // we may have ended before the ledger is tended again
-    }
+    await closeKept(run, tools);
     turn.beat();
     return results;
   });
+}
+
+/** Ends what a failed restore kept open, once that was let go of. */
+async function closeKept({ id, phase }: RunRecord, tools: Tools): Promise<void> {
+  if (phase !== 'kept') return;
+  writeOrLog(tools, () => tools.journal.changeRun(id, { phase: 'closed' }));
+  await rememberIfCan(id, tools); // we may have ended before the ledger is tended again
 }

@@ -308,6 +308,16 @@ describe('the client, when things go wrong', { concurrency: 3 }, () => {
         rmSync(bin, { recursive: true });
       });
 
+      it('counts no longer without FIFOs when it is killed before it has a command', async () => {
+        await using bench = await openSpoolBench({ leaseTtlMs: 15_000, script: () => new Promise(() => undefined) });
+        writeFileSync(bench.path('spool/out/no-fifo'), '');
+        const client = bench.client(argv, ['run', 'backup', ...aCommand('exit 0')]);
+        await until(() => bench.seen.length > 0, { what: 'the pre to be taken' });
+        client.child.kill('SIGKILL');
+        await bench.seen[0]?.sender.lost(AbortSignal.timeout(60_000));
+        await untilGone(client);
+      });
+
       it('takes back without FIFOs, too, what nobody picked up', async () => {
         await using bench = await openSpoolBench();
         writeFileSync(bench.path('spool/out/no-fifo'), '');

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { OperationalError } from '../../../src/core/errors.ts';
+import { releaseNow } from '../../../src/run/control.ts';
 import { openBench } from '../../support/bench.ts';
 import type { Box } from '../../support/fake-engine.ts';
 
@@ -314,10 +316,37 @@ describe('a restore', () => {
     assert.deepEqual(bench.engine.running(), []);
     assert.deepEqual(bench.engine.did('host post'), []);
 
-    const { releaseNow } = await import('../../../src/run/control.ts');
     assert.equal((await releaseNow({ all: true }, bench.shared())).exitCode, 0);
     assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
     assert.equal(bench.journal().run(runId)?.phase, 'closed');
+  });
+
+  it('that failed is over with the next release, where one was killed after it had let go of all', async () => {
+    await using bench = await openChain();
+    const { runId = '' } = await bench.signal('pre', { operation: 'restore' });
+    await bench.signal('started', { operation: 'restore', runId });
+    await bench.signal('post', { operation: 'restore', runId, outcome: 'failure', status: 1 });
+    for (const { key } of bench.journal().holds()) bench.journal().changeHold(key, { status: 'released' });
+    const { exitCode, notes } = await releaseNow({ all: true }, bench.shared());
+    assert.deepEqual([exitCode, notes], [0, ['nothing is held']]);
+    assert.equal(bench.journal().run(runId)?.phase, 'closed');
+  });
+
+  it('that failed is released also if the engine refuses the first look', async () => {
+    await using bench = await openChain();
+    const { runId = '' } = await bench.signal('pre', { operation: 'restore' });
+    await bench.signal('started', { operation: 'restore', runId });
+    await bench.signal('post', { operation: 'restore', runId, outcome: 'failure', status: 1 });
+    const { tools, ...shared } = bench.shared();
+    let refusals = 1;
+    const inspect: typeof tools.driver.inspect = async (...args) => {
+      refusals -= 1;
+      if (refusals >= 0) throw new OperationalError('workload-failed', 'inspect db: it answered 500');
+      return tools.driver.inspect(...args);
+    };
+    const refused = { ...shared, tools: { ...tools, driver: { ...tools.driver, inspect } } };
+    assert.equal((await releaseNow({ all: true }, refused)).exitCode, 0);
+    assert.deepEqual(bench.engine.running(), ['db', 'api', 'web']);
   });
 
   it('that succeeds releases what failed ones of its job kept', async () => {
