@@ -62,6 +62,7 @@ export async function runInPod(api: Api, task: Task, sink: Sink, life: AbortSign
     socket.terminate();
   };
   const ping = setInterval(() => {
+    if (socket.isPaused) heardAt = performance.now(); // it is we who do not listen: the client reads slowly
     if (performance.now() - heardAt < DEAF_MS) return void (socket.readyState === WebSocket.OPEN && socket.ping());
     breakage = `no sign of life for ${DEAF_MS / 1000} s`;
     socket.terminate();
