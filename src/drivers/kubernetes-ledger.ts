@@ -1,9 +1,9 @@
 /** `Driver.ledger`: a Lease for each job's open run, renewed while its sidecar lives. */
-import { conflictOf } from '../core/claims.ts';
 import { OperationalError } from '../core/errors.ts';
 import type { Ledger, Lost, LostRun } from '../core/ledger.ts';
 import type { Log } from '../core/ports.ts';
 import type { Api } from './kubernetes-api.ts';
+import { refuseConflicts } from './kubernetes-conflict.ts';
 import { forgetReleased } from './kubernetes-hold.ts';
 import {
   createLease,
@@ -75,27 +75,6 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
     open.set(run.id, record);
   }
 
-  /** Whose claims exclude ours, in other sidecars; those of our own the journal keeps apart. */
-  async function refuseConflicts({ run, claims }: LostRun, signal: AbortSignal): Promise<void> {
-    const leases = (await listLeases(api, signal)).filter((lease) => !isOurs(lease));
-    for (const lease of leases.filter(({ kind }) => kind !== 'hold')) {
-      const other = readRecord(lease);
-      if (other === undefined) continue;
-      const { id: runId, job, operation } = other.run;
-      const theirs = other.claims.map((claim) => ({ ...claim, runId, job, operation, kept: lease.kind === 'kept' }));
-      const conflict = conflictOf(claims, run, theirs);
-      if (conflict === undefined) continue;
-      const whose = `run ${runId} (${operation} of job ${job}) of ${lease.spec?.holderIdentity}`;
-      throw new OperationalError('busy', `not now: ${conflict.name} is in use by ${whose}`);
-    }
-    // One that is just being let go of has no run any more, and is down still.
-    const held = new Set(
-      leases.flatMap((lease) => (lease.kind === 'hold' ? holdIn(lease) : [])).map((one) => one.ref.key),
-    );
-    const exec = claims.find(({ key, use }) => use === 'exec' && held.has(key));
-    if (exec !== undefined) throw new OperationalError('busy', `not now: ${exec.name} is held by another sidehook`);
-  }
-
   return {
     paceMs: pace.renewMs,
     sharersOf: (key) =>
@@ -111,7 +90,10 @@ export function makeLedger({ api, log, identity, pace }: LedgerOptions): OpenLed
       try {
         lease = await createLease(api, name, { kind: 'job', ...content, annotations }, signal);
         if (lease !== undefined) {
-          await refuseConflicts(record, signal);
+          refuseConflicts(
+            record,
+            (await listLeases(api, signal)).filter((one) => !isOurs(one)),
+          );
           return await inherit(run, signal);
         }
         const holder = (await getLease(api, name, signal))?.spec?.holderIdentity;
