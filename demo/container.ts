@@ -52,6 +52,7 @@ async function showHold(stage: Stage, docker: Docker, image: Image, stack: Async
   const container = await docker.createContainer({
     Image: image.id,
     Entrypoint: ['sh', '-c', WRITER],
+    Healthcheck: { Test: ['NONE'] }, // that of the image is for what the image was meant to run
     User: `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`, // or we could not remove what it writes
     // A project of its own, so that nobody else's containers are in scope
     Labels: { 'sidehook.hold': 'stop', 'com.docker.compose.project': project, 'com.docker.compose.service': 'writer' },

@@ -296,7 +296,7 @@ export async function simulate(
       laws.breaks('one', 'a second sidecar was let in to the same journal');
     } catch (error) {
       if (!(error instanceof OperationalError)) laws.breaks('bug', `a second sidecar: ${error}`);
-      tell(`a second sidecar: ${(error as Error).message}`);
+      tell(`a second sidecar: ${(error as Error).message.replace(stateDir, 'STATE')}`); // which is another one each time
     }
   };
   /** `sidehook release`: asks the daemon, or does it over the journal itself where that is down. */
