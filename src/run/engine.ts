@@ -1,4 +1,6 @@
 import { OperationalError } from '../core/errors.ts';
+import type { HoldRecord } from '../core/record.ts';
+import type { Workload } from '../core/workload.ts';
 import type { Tools } from './tools.ts';
 
 /** What a wait for the engine needs. */
@@ -27,6 +29,25 @@ export async function whileEngineAway<T>(work: () => Promise<T>, tools: Tools, e
 
 export function isEngineAway(error: unknown): error is OperationalError {
   return error instanceof OperationalError && error.code === 'engine-unavailable';
+}
+
+const LOOKS = 3;
+const LOOK_PAUSE_MS = 500;
+
+/** Looks at what is held up to three times: much would be done wrong for the sake of one look that failed. */
+export async function inspectPatiently(
+  hold: HoldRecord,
+  { driver, clock }: Tools,
+  signal: AbortSignal,
+): Promise<Workload | undefined> {
+  for (let looks = 1; ; looks += 1) {
+    try {
+      return await driver.inspect(hold, signal);
+    } catch (error) {
+      if (!(error instanceof OperationalError) || isEngineAway(error) || looks === LOOKS) throw error;
+      await clock.sleep(LOOK_PAUSE_MS, signal);
+    }
+  }
 }
 
 /** What could not be written yet, in order: the journal is to say what became of it as soon as there is room. */

@@ -1,5 +1,6 @@
 import type { HoldRecord } from '../core/record.ts';
 import { isUnwritten, writeRest } from './engine.ts';
+import { nextWithin } from './pulse.ts';
 import { releaseAll } from './release.ts';
 import { edgesOf, type Shared, toNobody } from './shared.ts';
 
@@ -33,11 +34,7 @@ export function retryPending(shared: Shared): void {
   retrying.add(shared);
   const loop = async (): Promise<void> => {
     for (let delayMs = FIRST_DELAY_MS; isPending(); delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
-      const woken = new AbortController();
-      const signal = AbortSignal.any([ending.signal, stopping.signal, woken.signal]);
-      const ways = [turn.next(signal), tools.clock.sleep(delayMs, signal)];
-      for (const way of ways) way.catch(() => undefined);
-      await Promise.race(ways).finally(() => woken.abort());
+      await nextWithin(turn, delayMs, tools.clock, AbortSignal.any([ending.signal, stopping.signal]));
       if (isUnwritten(tools) && writeRest(tools)) turn.beat();
       await releaseOrphans(shared);
     }

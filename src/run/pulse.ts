@@ -1,3 +1,5 @@
+import type { Clock } from '../core/ports.ts';
+
 /** Lets waiters look again when something may have changed. */
 export type Pulse = {
   beat(): void;
@@ -14,6 +16,19 @@ export function makePulse(): Pulse {
     },
     next: (signal) => withSignal(promise, signal),
   };
+}
+
+/** Resolves at the next beat, or when the time is over, whichever comes first; rejects with the signal's reason. */
+export async function nextWithin(pulse: Pulse, ms: number, clock: Clock, signal: AbortSignal): Promise<void> {
+  const over = new AbortController();
+  const either = AbortSignal.any([signal, over.signal]);
+  const ways = [pulse.next(either), clock.sleep(ms, either)];
+  try {
+    await Promise.race(ways);
+  } finally {
+    over.abort();
+    await Promise.allSettled(ways);
+  }
 }
 
 /** The promise, or the signal's reason, whichever comes first; leaves no listener behind. */

@@ -1,8 +1,8 @@
 import { OperationalError } from '../core/errors.ts';
 import type { HoldRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
-import { type EngineEdges, isEngineAway, whileEngineAway } from './engine.ts';
-import type { Pulse } from './pulse.ts';
+import { type EngineEdges, inspectPatiently, whileEngineAway } from './engine.ts';
+import { nextWithin, type Pulse } from './pulse.ts';
 import type { Tools } from './tools.ts';
 
 /** How one release ended. `pending`: not yet, and it is tried again; nothing is forgotten. */
@@ -89,12 +89,8 @@ async function awaitHealth(hold: HoldRecord, found: Workload, tools: Tools, edge
     const leftMs = until - tools.clock.monotonicMs();
     if (leftMs <= 0) return unwell(hold, `it runs, but is ${now.health} after ${Math.round(termMs / 1000)}s`);
 
-    const woken = new AbortController();
-    const signal = AbortSignal.any([edges.signal, edges.haste, woken.signal]);
-    const tick = tools.clock.sleep(Math.min(leftMs, 1000), signal);
-    await Promise.race([edges.pulse.next(signal), tick]).catch(() => undefined);
-    woken.abort();
-    await tick.catch(() => undefined);
+    const signal = AbortSignal.any([edges.signal, edges.haste]);
+    await nextWithin(edges.pulse, Math.min(leftMs, 1000), tools.clock, signal).catch(() => undefined);
     edges.signal.throwIfAborted();
     now = await whileEngineAway(() => tools.driver.inspect(found, edges.signal), tools, edges).catch(
       (error: unknown) => {
@@ -102,21 +98,6 @@ async function awaitHealth(hold: HoldRecord, found: Workload, tools: Tools, edge
         return now; // one look that fails says nothing about its health
       },
     );
-  }
-}
-
-const LOOKS = 3;
-const LOOK_PAUSE_MS = 500;
-
-/** What waits for a workload would be started without it, for the sake of one look that failed. */
-async function inspectPatiently(hold: HoldRecord, tools: Tools, signal: AbortSignal): Promise<Workload | undefined> {
-  for (let looks = 1; ; looks += 1) {
-    try {
-      return await tools.driver.inspect(hold, signal);
-    } catch (error) {
-      if (!(error instanceof OperationalError) || isEngineAway(error) || looks === LOOKS) throw error;
-      await tools.clock.sleep(LOOK_PAUSE_MS, signal);
-    }
   }
 }
 

@@ -2,7 +2,8 @@ import { OperationalError } from '../core/errors.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
 import { distrustOf, distrustRun } from './distrust.ts';
-import { isEngineAway, writeRest } from './engine.ts';
+import { inspectPatiently, isEngineAway, writeRest } from './engine.ts';
+import { nextWithin } from './pulse.ts';
 import type { Shared } from './shared.ts';
 import type { Tools } from './tools.ts';
 import { pendingOf } from './unwind.ts';
@@ -10,6 +11,7 @@ import { pendingOf } from './unwind.ts';
 /** Wakes all that wait for the engine whenever it says that something changed, and looks after what is held. */
 export async function watchEngine(shared: Shared): Promise<void> {
   const { signal } = shared.ending;
+  const { clock } = shared.tools;
   let isDue = false;
   let isLooking = false;
   /** One look at a time, and many events are one: fifty containers that stop are no reason for fifty looks at each. */
@@ -18,7 +20,8 @@ export async function watchEngine(shared: Shared): Promise<void> {
     while (isDue) {
       isDue = false;
       const isSure = await findLostHolds(shared, 'hold-again');
-      if (isDue || !isSure) await shared.tools.clock.sleep(isSure ? LOOK_PAUSE_MS : LOOK_AGAIN_MS, signal);
+      if (isDue) await clock.sleep(LOOK_PAUSE_MS, signal);
+      else if (!isSure) await nextWithin(shared.engine, LOOK_AGAIN_MS, clock, signal);
       isDue ||= !isSure;
     }
     isLooking = false;
@@ -67,7 +70,7 @@ export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell')
 
 async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hold-again' | 'tell'): Promise<void> {
   const { driver, journal, log } = tools;
-  const found = await driver.inspect(hold, ending.signal);
+  const found = await inspectPatiently(hold, tools, ending.signal);
   if (found === undefined || !isLost(hold, found)) return;
   const runs = tellLost(hold, found, tools);
   if (then === 'tell' || !runs.some(({ operation }) => operation === 'restore')) return;

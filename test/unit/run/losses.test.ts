@@ -9,6 +9,8 @@ import { openBench } from '../../support/bench.ts';
 const held = { 'sidehook.hold': 'stop' };
 const HOUR_MS = 3_600_000;
 
+type Bench = Awaited<ReturnType<typeof openBench>>;
+
 /** Ways to lose data, or to be told that nothing was lost, of which each was one once. */
 describe('what a backup must not lose', () => {
   it('is told when a held workload was made anew, ran, and stopped again, all between two looks', async () => {
@@ -109,12 +111,7 @@ describe('what a backup must not lose', () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
     await bench.signal('pre', { operation: 'restore' });
-    const { driver } = bench.shared().tools;
-    const { inspect } = driver;
-    driver.inspect = async (ref) => {
-      driver.inspect = inspect;
-      throw new OperationalError('workload-failed', `inspect ${ref.name}: it answered 500`);
-    };
+    failLooks(bench, 3);
     bench.engine.start('db');
     await bench.until('it is stopped again', () => bench.engine.running().length === 0);
     const { journal } = bench.shared().tools;
@@ -129,6 +126,30 @@ describe('what a backup must not lose', () => {
     await bench.until('it is stopped once more', () => bench.engine.running().length === 0);
     assert.equal((await bench.signal('started', { operation: 'restore' })).exitCode, 65);
     assert.deepEqual(bench.bugs, []);
+  });
+
+  it('is looked at again where one look failed, with no pause in which it might stop again unseen', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    await bench.signal('pre');
+    failLooks(bench, 1);
+    bench.engine.start('db');
+    await bench.until('it is told', () => (bench.journal().run('run-1')?.distrust.length ?? 0) > 0);
+    assert.ok(bench.clock.monotonicMs() < 2_000, `after ${bench.clock.monotonicMs()} ms`);
+  });
+
+  it('is looked at again with the next event of the engine where all looks failed', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.engine.add('other', {});
+    await bench.signal('pre');
+    const looks = failLooks(bench, 3);
+    bench.engine.start('db');
+    await bench.until('all looks have failed', () => looks.left === 0);
+    await bench.clock.sleep(2_000, new AbortController().signal);
+    bench.engine.kill('other');
+    await bench.until('it is told', () => (bench.journal().run('run-1')?.distrust.length ?? 0) > 0);
+    assert.ok(bench.clock.monotonicMs() < 5_000, `after ${bench.clock.monotonicMs()} ms`);
   });
 
   it('is not begun by a restore whose holds were let go of while its client slept', async () => {
@@ -177,6 +198,19 @@ describe('what a backup must not lose', () => {
     assert.deepEqual(bench.bugs, []);
   });
 });
+
+/** As an engine that answers 500 to the next looks. */
+function failLooks(bench: Bench, count: number): { left: number } {
+  const { driver } = bench.shared().tools;
+  const { inspect } = driver;
+  const looks = { left: count };
+  driver.inspect = async (ref, signal) => {
+    if (looks.left === 0) return inspect(ref, signal);
+    looks.left -= 1;
+    throw new OperationalError('workload-failed', `inspect ${ref.name}: it answered 500`);
+  };
+  return looks;
+}
 
 /** A hook that takes until it is told to end. */
 function cutShort(signal: AbortSignal): Promise<Outcome> {
