@@ -1,15 +1,20 @@
 import { OperationalError, unreachable } from './errors.ts';
 import { wordOf } from './labels.ts';
 import { dependenciesOf, findCycle, namedBy, type Order, orderOf } from './order.ts';
-import type { Asked, HoldSpec, Situation } from './plan.ts';
+import type { Asked, HoldSpec, Left, Situation } from './plan.ts';
 import type { Note } from './ports.ts';
 import { isHealthExpected, type Workload, type WorkloadKey } from './workload.ts';
 
 /**
- * Decides what is to be made still, and after what.
+ * Decides what is to be made still, and after what. What is still already goes to `left`.
  * @throws OperationalError `configuration`: one of them may not be held, or nothing may, or their order is a cycle
  */
-export function makeHolds({ operation, job }: Asked, { view, wishes, held }: Situation, notes: Note[]): HoldSpec[] {
+export function makeHolds(
+  { operation, job }: Asked,
+  { view, wishes, held }: Situation,
+  left: Left[],
+  notes: Note[],
+): HoldSpec[] {
   const wanted: Workload[] = [];
   for (const workload of view.workloads) {
     const wish = wishes.get(workload.key)?.hold;
@@ -17,7 +22,9 @@ export function makeHolds({ operation, job }: Asked, { view, wishes, held }: Sit
     if (wish.jobs !== undefined && !wish.jobs.includes(job)) continue;
     const byUs = workload.heldFor !== undefined || held.some(({ key }) => key === workload.key);
     if (!byUs && workload.state !== 'running' && workload.state !== 'restarting') {
-      notes.push(`hold of ${workload.name}: found ${workload.state}, left so`);
+      const { key, instance, name, state, startedAt } = workload;
+      left.push({ key, instance, name, state, startedAt });
+      notes.push(`hold of ${name}: found ${state}, left so`);
     } else if (workload.unholdable === undefined) wanted.push(workload);
     else if (workload.foreign) notes.push(`hold of ${workload.name}: passed over: ${workload.unholdable}`);
     else throw new OperationalError('configuration', `hold of ${workload.name}: refused: ${workload.unholdable}`);

@@ -35,6 +35,7 @@ export type Asked = { readonly operation: string; readonly job: string };
 export type Plan = {
   readonly steps: readonly Step[];
   readonly holds: readonly HoldSpec[];
+  readonly left: readonly Left[];
   readonly claims: readonly Claim[];
   readonly notes: readonly Note[];
 };
@@ -58,6 +59,9 @@ export type HoldSpec = WorkloadRef & {
   readonly maxMs?: number;
 };
 
+/** What would have been made still, was found so, and is left so: it is to be still to the end all the same. */
+export type Left = WorkloadRef & Pick<Workload, 'state' | 'startedAt'>;
+
 /** What a run needs of a workload, for its whole length. */
 export type Claim = { readonly key: WorkloadKey; readonly name: string; readonly use: 'hold' | 'exec' };
 
@@ -71,14 +75,15 @@ export function makePlan(asked: Asked, situation: Situation): Plan {
   const forbidden = situation.view.workloads.flatMap(({ forbids }) => forbids?.[asked.operation] ?? [])[0];
   if (forbidden !== undefined) throw new OperationalError('configuration', forbidden);
   const notes: Note[] = [...situation.view.notes, ...situation.notes];
-  const holds = makeHolds(asked, situation, notes);
+  const left: Left[] = [];
+  const holds = makeHolds(asked, situation, left, notes);
   const held = new Set(holds.map(({ key }) => key));
   const steps = situation.hooks
     .filter((hook) => hook.jobs === undefined || hook.jobs.includes(asked.job))
     .flatMap((hook) => stepsOf(hook, asked, situation, held, notes))
     .map((step, index): Step => ({ ...step, id: `${step.call.state}-${String(index + 1).padStart(3, '0')}` }));
   if (steps.length === 0 && holds.length === 0) notes.push(`nothing to do: no hook and no hold for ${asked.operation}`);
-  return { steps, holds, claims: makeClaims(steps, holds), notes };
+  return { steps, holds, left, claims: makeClaims(steps, holds), notes };
 }
 
 /** An error in a container outside one's own project passes that container over; it stops nobody's backup. */

@@ -1,5 +1,5 @@
 import type { Hold } from './hold.ts';
-import type { Step } from './plan.ts';
+import type { Left, Step } from './plan.ts';
 import type { Outcome, RunOutcome } from './result.ts';
 import type { Incarnation } from './workload.ts';
 
@@ -23,6 +23,7 @@ export type RunRecord = {
   readonly lease: 'held' | number;
   /** What had its client's directory at `pre`, each in the incarnation that it had then. */
   readonly clients?: readonly Incarnation[];
+  readonly left?: readonly Left[];
   /** A restore's command may have written since (5.3). */
   readonly commandStarted: boolean;
   readonly outcome?: RunOutcome;
@@ -36,7 +37,7 @@ export type RunRecord = {
 
 /** What may change in a run. */
 export type RunChange = Partial<
-  Pick<RunRecord, 'phase' | 'closedAt' | 'commandStarted' | 'outcome' | 'endedBy' | 'status' | 'distrust'>
+  Pick<RunRecord, 'phase' | 'left' | 'closedAt' | 'commandStarted' | 'outcome' | 'endedBy' | 'status' | 'distrust'>
 >;
 
 /** One step of a run: `started` is written before the deed, `ended` after it. */

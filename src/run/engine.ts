@@ -1,6 +1,5 @@
 import { OperationalError } from '../core/errors.ts';
-import type { HoldRecord } from '../core/record.ts';
-import type { Workload } from '../core/workload.ts';
+import type { Workload, WorkloadRef } from '../core/workload.ts';
 import type { Tools } from './tools.ts';
 
 /** What a wait for the engine needs. */
@@ -34,15 +33,15 @@ export function isEngineAway(error: unknown): error is OperationalError {
 const LOOKS = 3;
 const LOOK_PAUSE_MS = 500;
 
-/** Looks at what is held up to three times: much would be done wrong for the sake of one look that failed. */
+/** Looks at a workload up to three times: much would be done wrong for the sake of one look that failed. */
 export async function inspectPatiently(
-  hold: HoldRecord,
+  ref: WorkloadRef,
   { driver, clock }: Tools,
   signal: AbortSignal,
 ): Promise<Workload | undefined> {
   for (let looks = 1; ; looks += 1) {
     try {
-      return await driver.inspect(hold, signal);
+      return await driver.inspect(ref, signal);
     } catch (error) {
       if (!(error instanceof OperationalError) || isEngineAway(error) || looks === LOOKS) throw error;
       await clock.sleep(LOOK_PAUSE_MS, signal);

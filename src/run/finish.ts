@@ -38,7 +38,8 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
       tools.log.info('run closed', { run: run.id, outcome: run.outcome });
       turn.beat();
       retryPending(shared);
-      const answer = answerOf(tools.journal.run(run.id) ?? run, result, tools);
+      const written = tools.journal.run(run.id) ?? run;
+      const answer = answerOf(written, result, tools, unsaid(run, written));
       return { ...answer, notes: [...answer.notes, ...heldTimes(tools.journal.holdsOf(run.id))] };
     })
     .finally(() => unwindings.delete(run.id));
@@ -47,6 +48,13 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
   const isKept = (): boolean => tools.journal.run(run.id)?.phase === 'kept';
   shared.inBackground(unwound.then(() => (isKept() ? findLostHolds(shared, 'hold-again') : undefined)));
   return unwound;
+}
+
+/** A restore whose end is in memory alone would be taken for a failed one by the next start, and hold again (5.3). */
+function unsaid(ended: EndedRun, written: RunRecord): readonly string[] {
+  if (ended.operation !== 'restore' || ended.outcome !== 'success' || written.outcome === 'success') return [];
+  const risk = 'a sidecar that starts anew before there is room holds again what this restore held';
+  return [`the restore went well, and that could not be written to the journal: ${risk}; then: sidehook release`];
 }
 
 function answerAway({ id, operation }: RunRecord, why: string): Answer {
@@ -69,11 +77,17 @@ export function answerEnded(run: RunRecord, { tools }: Shared): Answer {
 }
 
 /** Of several: the first reason for distrust, then the first hook's code, then what could not be released. */
-function answerOf(run: RunRecord, { hooks, releases, kept, notes }: Unwound, tools: Tools): Answer {
+function answerOf(
+  run: RunRecord,
+  { hooks, releases, kept, notes }: Unwound,
+  tools: Tools,
+  unwritten: readonly string[] = [],
+): Answer {
   const failing = hooks.filter(isFailure);
   const stuck = releases.filter(({ status }) => status === 'unwell' || status === 'pending');
   const problems: { readonly exitCode: number; readonly why: string }[] = [
     ...distrustOf(run, tools).map((why) => ({ exitCode: ERRORS['not-trusted'].exit, why })),
+    ...unwritten.map((why) => ({ exitCode: ERRORS.internal.exit, why })),
     ...failing.map((result) => ({ exitCode: exitCodeOf(result.outcome), why: describeResult(result) })),
     ...stuck.map(({ hold, why }) => ({
       exitCode: ERRORS['workload-failed'].exit,

@@ -60,8 +60,12 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
   } else {
     const found = await driver.inspect(spec, signal);
     if (found === undefined) throw failed(spec, 'it no longer exists');
-    if (found.state !== 'running' && found.state !== 'restarting' && found.heldFor === undefined)
-      return `hold of ${spec.name}: found ${found.state}, left so`;
+    if (found.state !== 'running' && found.state !== 'restarting' && found.heldFor === undefined) {
+      const { key, instance, name, state, startedAt } = found;
+      const left = journal.run(run.id)?.left ?? [];
+      journal.changeRun(run.id, { left: [...left, { key, instance, name, state, startedAt }] });
+      return `hold of ${name}: found ${state}, left so`;
+    }
     ref = found; // it may have been made anew since it was planned
     journal.addHold(makeHold(spec, found, clock.now()), run.id); // first the promise, then the deed
   }

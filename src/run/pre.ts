@@ -69,7 +69,7 @@ async function openWhenFree(
       // It may have given up while the sidecar was down, or we waited; where the kernel cannot tell, that takes a moment.
       if (!(await sender.isHeld())) await tools.clock.sleep(SENDER_MS, signal);
       signal.throwIfAborted();
-      const run = makeRun(request, sender.ref, situation.view.clients, shared);
+      const run = makeRun(request, sender.ref, situation.view.clients, plan, shared);
       const inherited = (await tools.driver.ledger?.open(run, plan, signal)) ?? [];
       try {
         await adoptKept(inherited, shared);
@@ -92,11 +92,17 @@ async function openWhenFree(
   }
 }
 
-function makeRun(request: Request, leaseRef: string, clients: RunRecord['clients'] = [], { tools }: Shared): RunRecord {
+function makeRun(
+  request: Request,
+  leaseRef: string,
+  clients: RunRecord['clients'] = [],
+  { left }: Plan,
+  { tools }: Shared,
+): RunRecord {
   const { id: requestId, job, client, operation, params, lease } = request;
   return {
     id: tools.makeRunId(),
-    ...{ job, client, operation, params, lease, leaseRef, requestId, clients },
+    ...{ job, client, operation, params, lease, leaseRef, requestId, clients, left },
     phase: 'pre',
     openedAt: tools.clock.now(),
     commandStarted: false,

@@ -1,4 +1,5 @@
 import { OperationalError } from '../core/errors.ts';
+import type { Left } from '../core/plan.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import type { Workload } from '../core/workload.ts';
 import { distrustOf, distrustRun } from './distrust.ts';
@@ -52,18 +53,23 @@ export async function findLostHolds(shared: Shared, then: 'hold-again' | 'tell')
   const phaseOf = (id: string): string => tools.journal.run(id)?.phase ?? 'closed';
   const open = tools.journal.holds().filter(({ status, runs }) => status === 'held' && runs.some(isOpen));
   let isSure = true;
+  const mustBeOperational = (error: unknown, workload: string): void => {
+    if (!(error instanceof OperationalError)) throw error;
+    const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
+    tools.log[level]('hold not checked', { workload, why: error.message });
+    isSure = false;
+  };
   const looks = open.map(({ key }) =>
     workloadLock(key, async () => {
       const hold = tools.journal.holds().find((one) => one.key === key);
       if (hold?.status !== 'held' || !hold.runs.some(isOpen)) return;
-      await checkHold(hold, shared, then).catch((error) => {
-        if (!(error instanceof OperationalError)) throw error;
-        const level = isEngineAway(error) ? 'debug' : 'error'; // an absent engine is said elsewhere
-        tools.log[level]('hold not checked', { workload: hold.name, why: error.message });
-        isSure = false;
-      });
+      await checkHold(hold, shared, then).catch((error) => mustBeOperational(error, hold.name));
     }),
   );
+  const unwatched = tools.journal.runs('live').filter(({ id, phase }) => isOpen(id) && phase !== 'kept');
+  for (const run of unwatched)
+    for (const left of run.left ?? [])
+      looks.push(checkLeft(left, run, shared).catch((error) => mustBeOperational(error, left.name)));
   await Promise.all(looks);
   return isSure;
 }
@@ -84,26 +90,44 @@ async function checkHold(hold: HoldRecord, { tools, ending }: Shared, then: 'hol
   log.warn('held again, for a restore', { workload: name });
 }
 
+/** What was found still and left so is held by nobody: who starts it, makes the data that are read inconsistent as well. */
+async function checkLeft(left: Left, run: RunRecord, { tools, ending }: Shared): Promise<void> {
+  const found = await inspectPatiently(left, tools, ending.signal);
+  if (found === undefined || !hasRun(left, found)) return;
+  const deed = isRunning(found) ? 'runs' : 'has run';
+  tellRun(run, left.name, `${left.name} was found ${left.state} and ${deed} since (started ${found.startedAt})`, tools);
+}
+
 /** Has the runs that count on a hold know that it was lost; resolves to them. */
 export function tellLost(hold: HoldRecord, found: Workload, tools: Tools): readonly RunRecord[] {
-  const { journal, log } = tools;
-  const deed = found.state === 'running' || found.state === 'restarting' ? 'runs again' : 'has run again';
+  const { journal } = tools;
+  const deed = isRunning(found) ? 'runs again' : 'has run again';
   const why = `${hold.name} was held and ${deed} (started ${found.startedAt})`;
   const runs = hold.runs
     .flatMap((id) => journal.run(id) ?? [])
     .filter(({ phase }) => phase === 'pre' || phase === 'open' || phase === 'kept');
-  for (const run of runs.filter((one) => !distrustOf(one, tools).includes(why))) {
-    log.error('hold lost', { run: run.id, workload: hold.name, why });
-    distrustRun(run, why, tools);
-  }
+  for (const run of runs) tellRun(run, hold.name, why, tools);
   return runs;
+}
+
+function tellRun(run: RunRecord, workload: string, why: string, tools: Tools): void {
+  if (distrustOf(run, tools).includes(why)) return;
+  tools.log.error('hold lost', { run: run.id, workload, why });
+  distrustRun(run, why, tools);
 }
 
 /** It runs, or has run since it was made still: nobody knows what it wrote. */
 export function isLost(hold: HoldRecord, found: Workload): boolean {
-  if (found.state === 'running' || found.state === 'restarting') return true;
-  if (found.instance !== hold.instance) return found.state !== 'created';
-  return found.startedAt !== hold.startedAt || (found.state === 'paused' && hold.kind === 'stop');
+  return hasRun(hold, found) || (found.instance === hold.instance && found.state === 'paused' && hold.kind === 'stop');
+}
+
+function hasRun(before: Pick<Workload, 'instance' | 'startedAt'>, now: Workload): boolean {
+  if (isRunning(now)) return true;
+  return now.instance === before.instance ? now.startedAt !== before.startedAt : now.state !== 'created';
+}
+
+function isRunning({ state }: Workload): boolean {
+  return state === 'running' || state === 'restarting';
 }
 
 const REMINDER_MS = 60_000;

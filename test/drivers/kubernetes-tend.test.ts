@@ -17,7 +17,7 @@ const aRun = (job = 'default'): RunRecord => ({
   ...{ requestId: 'x', clients: [], phase: 'pre', openedAt: '', commandStarted: false, distrust: [] },
 });
 const aPlan = (key: string) => ({
-  ...{ steps: [], holds: [], notes: [] },
+  ...{ steps: [], holds: [], left: [], notes: [] },
   claims: [{ key, name: key, use: 'hold' as const }],
 });
 

@@ -74,7 +74,6 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
       params: { REQUEST: `${spec.name}.${sent}` },
     };
     last = { request, ref: as };
-    if (state === 'pre') preMs = world.now();
     laws.onSent(request);
     if (spec.operation === 'restore' && (state === 'started' || (state === 'pre' && spec.verb === 'signal')))
       laws.doubts.set(spec.name, { job: spec.job });
@@ -98,21 +97,12 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
     }
   };
 
-  let preMs = 0;
   const command = async (runId: string): Promise<{ code: number; reading: Reading }> => {
-    const held = new Set(
-      scenario.boxes
-        .filter((box) => isHeldFor(box, spec) && laws.wanted.get(box.name) === 'running')
-        .map(({ name }) => name),
-    );
-    const reading: Reading = { client: spec, runId, held, fromMs: world.now(), isWhole: false };
+    const still = new Set(scenario.boxes.filter((box) => isHeldFor(box, spec)).map(({ name }) => name));
+    const held = new Set([...still].filter((name) => laws.wanted.get(name) === 'running'));
+    const reading: Reading = { client: spec, runId, still, held, fromMs: world.now(), isWhole: false };
     laws.readings.push(reading);
-    for (const name of [...held].filter(parts.isRunning)) {
-      const { stopMs, touchedMs } = laws.pastOf(name);
-      if (stopMs < preMs && touchedMs > preMs)
-        held.delete(name); // somebody started what was found stopped
-      else reading.lost ??= `${name} runs as the command begins`;
-    }
+    for (const name of [...still].filter(parts.isRunning)) reading.lost ??= `${name} runs as the command begins`;
     tell(`${spec.name} reads`);
     const ended = Promise.withResolvers<number>();
     const letGoOfLease = volume.hold(ref);

@@ -20,6 +20,9 @@ export type Violation = { readonly law: string; readonly what: string };
 export type Reading = {
   readonly client: ClientSpec;
   readonly runId: string;
+  /** What is to be still for as long as it reads: also what did not run before. */
+  readonly still: ReadonlySet<string>;
+  /** What of it ran before. */
   readonly held: ReadonlySet<string>;
   readonly fromMs: number;
   toMs?: number;
@@ -126,6 +129,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
     if (box.state === 'running') {
       const isWell = box.health === 'none' || box.health === 'healthy' || !past.wasHealthy;
       const isOver = now() - past.startMs >= TERMS.healthTimeoutMs - 1;
+      if (past.startMs < pastOf(name).stopMs) return; // it ran beside the same start of it, as well or unwell as that is
       if (isWell || isOver || past.startedBy === 'other' || now() >= termMs) return;
       breaks('order', `${name} was started before ${other}, which it needs, was healthy`);
       return;
@@ -213,7 +217,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
           if (by === 'driver' && wanted.get(name) === 'still')
             breaks('P2', `${name} was started, and did not run before`);
           for (const reading of readings) {
-            if (reading.toMs !== undefined || !reading.held.has(name)) continue;
+            if (reading.toMs !== undefined || !reading.still.has(name)) continue;
             reading.lost ??= `${name} was started by ${by} at ${now()} ms`;
           }
           break;

@@ -242,8 +242,11 @@ export function makeFakeEngine(clock: Clock, weather?: Weather) {
       }),
     findStopping: (except, _forMs, signal) =>
       ask('follow', 'events', signal, () => {
-        const others = [...stoppedByOthers].flatMap((name) => boxes.get(name) ?? []);
-        return others.find((box) => box.isClient === undefined && !except.includes(keyOf(box)))?.name;
+        const isOther = (name: string): boolean => {
+          const box = boxes.get(name); // that it was removed since does not call it off
+          return box === undefined || (box.isClient === undefined && !except.includes(keyOf(box)));
+        };
+        return [...stoppedByOthers].find(isOther);
       }),
     async *changes(signal) {
       const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));

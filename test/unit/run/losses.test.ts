@@ -128,6 +128,71 @@ describe('what a backup must not lose', () => {
     assert.deepEqual(bench.bugs, []);
   });
 
+  it('is told when what was found stopped runs while its data are read, or has run', async () => {
+    for (const isOver of [false, true]) {
+      await using bench = await openBench();
+      bench.engine.add('db', { labels: held });
+      bench.engine.add('api', { labels: held, state: 'exited' });
+      assert.deepEqual((await bench.signal('pre')).notes, ['hold of api: found exited, left so']);
+      bench.engine.start('api');
+      if (isOver) bench.engine.kill('api');
+      const { exitCode, message } = await bench.signal('post');
+      assert.equal(exitCode, 65, message);
+      assert.match(message ?? '', isOver ? /api was found exited and has run since/ : /found exited and runs since/);
+      assert.deepEqual(bench.engine.running(), isOver ? ['db'] : ['db', 'api'], 'it is left to whoever started it');
+    }
+  });
+
+  it('is told, too, of one that stopped by itself between the plan and its turn, and was started later', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    const dependsOn = [{ project: 'app', service: 'db', condition: 'service_started' } as const];
+    bench.engine.add('web', { labels: held, stopMs: 9_000, dependsOn });
+    const first = bench.signal('pre');
+    await bench.until('web is being stopped', () => bench.engine.did('stopping').length > 0);
+    bench.engine.kill('db');
+    const { exitCode, notes } = await first;
+    assert.deepEqual([exitCode, notes], [0, ['hold of db: found exited, left so']]);
+    bench.engine.start('db');
+    assert.match((await bench.signal('post')).message ?? '', /db was found exited and runs since/);
+  });
+
+  it('is refused when what was found stopped is started before all the others are still', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held, stopMs: 9_000 });
+    bench.engine.add('api', { labels: held, state: 'exited' });
+    const first = bench.signal('pre');
+    await bench.until('db is being stopped', () => bench.engine.did('stopping').length > 0);
+    bench.engine.start('api');
+    const { exitCode, message } = await first;
+    assert.equal(exitCode, 74, message);
+    assert.match(message ?? '', /api was found exited and runs since/);
+    assert.deepEqual(bench.engine.running(), ['db', 'api']);
+  });
+
+  it('is not told of what stays as it was found: stopped, paused, or made anew and not started', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.engine.add('api', { labels: held, state: 'exited' });
+    bench.engine.add('web', { labels: held, state: 'paused' });
+    await bench.signal('pre');
+    bench.engine.recreate('api').state = 'created';
+    assert.deepEqual((await bench.signal('post')).exitCode, 0);
+  });
+
+  it('is told when the good end of a restore could not be written down, since a new start would hold again', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
+    bench.shared().tools.journal.changeRun = () => {
+      throw new OperationalError('internal', 'write journal: database or disk is full');
+    };
+    const { exitCode, message } = await bench.signal('post', { operation: 'restore' });
+    assert.equal(exitCode, 70);
+    assert.match(message ?? '', /restore post: the restore went well, and that could not be written to the journal/);
+    assert.deepEqual(bench.engine.running(), ['db']);
+  });
+
   it('is looked at again where one look failed, with no pause in which it might stop again unseen', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
