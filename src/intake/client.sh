@@ -641,6 +641,7 @@ sidehook_client() {
     sk_ended="${sk_nl}outcome=success${sk_nl}status=0"
   fi
   sk_send post "$sk_lines$sk_ended"
+  [ "$sk_ending" != gone ] || sk_rc=65 # a code that we brought about is not the command's own
   if [ "$sk_rc" != 0 ]; then
     sk_fail "$sk_rc" "$sk_operation: the command $sk_how"
   elif [ "$sk_first" != 0 ]; then

@@ -44,6 +44,7 @@ if (values.seed !== undefined) {
     runs += result.runs;
     const law = result.violations[0]?.law;
     if (law === undefined) continue;
+    console.error(`seed ${seed} breaks ${law}`); // a long search says at once what it finds
     broken.set(law, [...(broken.get(law) ?? []), seed]);
     if (values.first) break;
   }

@@ -239,7 +239,7 @@ describe('the client, when things go wrong', { concurrency: 3 }, () => {
       it('ends the command of a restore whose run was given up, and no other', async () => {
         await using bench = await openSpoolBench();
         for (const [operation, code] of [
-          ['restore', 7],
+          ['restore', 65],
           ['backup', 0],
         ] as const) {
           const script = operation === 'restore' ? PATIENT : 'echo ready; read -r line';
@@ -287,7 +287,7 @@ describe('the client, when things go wrong', { concurrency: 3 }, () => {
         await untilReady(client);
         const { sender } = bench.seen.findLast(({ request }) => request.state === 'pre') ?? assert.fail();
         sender.abandon?.('it was given up');
-        assert.equal(await client.ended, 7, client.err());
+        assert.equal(await client.ended, 65, client.err());
 
         client = start(['backup'], GATED);
         await untilReady(client);
