@@ -46,7 +46,7 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
   unwindings.set(run.id, unwound);
   // While it was unwound, nobody looked after what it keeps.
   const isKept = (): boolean => tools.journal.run(run.id)?.phase === 'kept';
-  shared.inBackground(unwound.then(() => (isKept() ? findLostHolds(shared, 'hold-again') : undefined)));
+  shared.inBackground(unwound.then(() => (isKept() ? findLostHolds(shared) : undefined)));
   return unwound;
 }
 

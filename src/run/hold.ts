@@ -7,8 +7,8 @@ import { isHealthExpected, type Workload, type WorkloadRef } from '../core/workl
 import { writeRest } from './engine.ts';
 import { reversed, walkGraph } from './graph.ts';
 import type { Lock } from './lock.ts';
+import { isLost, tellLost } from './stillness.ts';
 import type { Tools } from './tools.ts';
-import { isLost, tellLost } from './watch.ts';
 
 /** Ended by SIGKILL, after its time to stop had passed. */
 const EXIT_KILLED = 137;

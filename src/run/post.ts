@@ -12,7 +12,6 @@ import { remember } from './ledger.ts';
 import type { Shared } from './shared.ts';
 import { heedSiblings } from './siblings.ts';
 import type { EndedRun } from './unwind.ts';
-import { findLostHolds } from './watch.ts';
 
 /** Answers a `post`: never refused; one whose run is over already is told so (65). */
 export async function answerPost({ request, output }: Delivery, shared: Shared): Promise<Answer> {
@@ -21,7 +20,6 @@ export async function answerPost({ request, output }: Delivery, shared: Shared):
     if (run.phase === 'post' && run.outcome !== undefined) return finish(run as EndedRun, shared, output); // cut off before
     if (request.outcome === 'failure') await heedSiblings(shared); // its client was perhaps told to end, as we shall be
     shared.ending.signal.throwIfAborted();
-    await findLostHolds(shared, 'tell'); // the engine's word of it may still be under way
     const ended: EndedRun = { ...run, phase: 'post', outcome: request.outcome, ...statusOf(request) };
     const { outcome, status } = ended;
     const change = {

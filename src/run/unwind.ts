@@ -9,6 +9,7 @@ import { markOf, runCall, type StepResult } from './hooks.ts';
 import { rememberIfCan } from './ledger.ts';
 import { type ReleaseEdges, releaseAll } from './release.ts';
 import type { ReleaseResult } from './rise.ts';
+import { confirmStill } from './stillness.ts';
 import type { Tools } from './tools.ts';
 
 /** What came of unwinding a run. */
@@ -41,6 +42,7 @@ export async function unwind(run: EndedRun, tools: Tools, edges: UnwindEdges): P
   for (const step of journal.steps(run.id).filter(({ status }) => status === 'started'))
     await endLeftovers(step, run, tools, edges);
   for (const step of plan.held) hooks.push(await runOwed(step, run, tools, edges));
+  if (run.outcome === 'success') await confirmStill(run, tools, edges);
   const { holds, superseded } = plan.keep ? { holds: [], superseded: [] } : holdsToRelease(run, tools);
   const releases = await releaseAll(holds, run.id, tools, edges);
   for (const id of superseded) await rememberIfCan(id, tools);

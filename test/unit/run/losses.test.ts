@@ -143,6 +143,46 @@ describe('what a backup must not lose', () => {
     }
   });
 
+  it('is told when it was started while the engine was away, also by the sidecar that comes after', async () => {
+    for (const dies of [false, true]) {
+      await using bench = await openBench();
+      bench.engine.add('db', { labels: held });
+      const { runId = '' } = await bench.signal('pre');
+      bench.engine.setAway('no answer');
+      bench.engine.start('db');
+      const post = bench.signal('post', { runId, id: 'the-post' });
+      await bench.until('its end is written down', () => bench.journal().run(runId)?.phase === 'post');
+      if (dies) {
+        await bench.crash();
+        await post.catch(() => undefined);
+      }
+      bench.engine.setAway(undefined);
+      if (dies) await bench.restart();
+      await bench.until('it is answered', () => bench.answers.has('the-post'));
+      assert.deepEqual(
+        bench.answers.get('the-post')?.map(({ exitCode }) => exitCode),
+        [65],
+      );
+    }
+  });
+
+  it('is told when nobody could say at its end whether all was still', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.engine.add('api', { labels: held, state: 'exited' });
+    await bench.signal('pre');
+    const { driver } = bench.shared().tools;
+    const { inspect } = driver;
+    driver.inspect = async (ref, signal) => {
+      if (ref.name !== 'api') return inspect(ref, signal);
+      throw new OperationalError('workload-failed', 'inspect api: it answered 500');
+    };
+    const { exitCode, message } = await bench.signal('post');
+    assert.equal(exitCode, 65);
+    assert.match(message ?? '', /whether api was still to the end cannot be told: inspect api: it answered 500/);
+    assert.deepEqual(bench.engine.running(), ['db']);
+  });
+
   it('is told, too, of one that stopped by itself between the plan and its turn, and was started later', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
