@@ -8,7 +8,6 @@ import { retryPending } from './pending.ts';
 import { edgesOf, type Shared } from './shared.ts';
 import type { Tools } from './tools.ts';
 import { type EndedRun, pendingOf, type Unwound, unwind } from './unwind.ts';
-import { findLostHolds } from './watch.ts';
 
 /**
  * Unwinds a run and says what came of it; one that is being unwound is joined. Call it with the run's lock. The answer does not wait for an engine that stays
@@ -45,8 +44,7 @@ function begin(run: EndedRun, shared: Shared, output: Sink, onAway: (why: string
     .finally(() => unwindings.delete(run.id));
   unwindings.set(run.id, unwound);
   // While it was unwound, nobody looked after what it keeps.
-  const isKept = (): boolean => tools.journal.run(run.id)?.phase === 'kept';
-  shared.inBackground(unwound.then(() => (isKept() ? findLostHolds(shared) : undefined)));
+  shared.inBackground(unwound.then(() => shared.engine.beat()));
   return unwound;
 }
 

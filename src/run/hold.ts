@@ -49,11 +49,13 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
     if (known.kind !== spec.kind) throw failed(spec, `it is held by ${known.kind} for another run`);
     journal.joinHold(spec.key, run.id);
     log.info('held already: shared', { with: known.runs });
+    const found = await driver.inspect(known, signal);
     if (known.status === 'held') {
-      const found = await driver.inspect(known, signal);
       if (found === undefined || !isLost(known, found) || found.state === 'exited') return undefined;
       tellLost(known, found, tools); // to those that counted on it so far; for us it is made still anew
-      const { instance, name, startedAt } = found;
+    }
+    if (found !== undefined) {
+      const { instance, name, startedAt } = found; // what is stopped may be another start than the first stop was meant for
       ref = found;
       journal.changeHold(spec.key, { status: 'asked', instance, name, startedAt, finishedAt: undefined });
     }

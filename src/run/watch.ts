@@ -1,35 +1,27 @@
 import { OperationalError } from '../core/errors.ts';
 import type { HoldRecord, RunRecord } from '../core/record.ts';
 import { inspectPatiently, isEngineAway, writeRest } from './engine.ts';
-import { nextWithin } from './pulse.ts';
 import type { Shared } from './shared.ts';
 import { checkLeft, isLost, tellLost } from './stillness.ts';
 import { pendingOf } from './unwind.ts';
 
-/** Wakes all that wait for the engine whenever it says that something changed, and looks after what is held. */
+/** Wakes all that wait for the engine whenever it says that something changed, and then looks after what is held. */
 export async function watchEngine(shared: Shared): Promise<void> {
   const { signal } = shared.ending;
   const { clock } = shared.tools;
-  let isDue = false;
-  let isLooking = false;
-  /** One look at a time, and many events are one: fifty containers that stop are no reason for fifty looks at each. */
+  /** Many events are one: fifty containers that stop are no reason for fifty looks at each. */
   const lookAfterHolds = async (): Promise<void> => {
-    isLooking = true;
-    while (isDue) {
-      isDue = false;
+    for (;;) {
+      const changed = shared.engine.next(signal);
+      changed.catch(() => undefined);
       const isSure = await findLostHolds(shared);
-      if (isDue) await clock.sleep(LOOK_PAUSE_MS, signal);
-      else if (!isSure) await nextWithin(shared.engine, LOOK_AGAIN_MS, clock, signal);
-      isDue ||= !isSure;
+      await clock.sleep(LOOK_PAUSE_MS, signal);
+      await (isSure ? changed : Promise.race([changed, clock.sleep(LOOK_AGAIN_MS, signal)]));
     }
-    isLooking = false;
   };
+  shared.inBackground(lookAfterHolds());
   try {
-    for await (const _ of shared.tools.driver.changes(signal)) {
-      shared.engine.beat();
-      isDue = true;
-      if (!isLooking) shared.inBackground(lookAfterHolds());
-    }
+    for await (const _ of shared.tools.driver.changes(signal)) shared.engine.beat();
   } catch (error) {
     if (!signal.aborted) throw error;
   }
@@ -42,7 +34,7 @@ const LOOK_AGAIN_MS = 15_000;
  * A held workload that runs again is a lost hold: told at once, and to the client as 65. In a restore it is stopped
  * again. Resolves to whether all of them could be looked at.
  */
-export async function findLostHolds(shared: Shared): Promise<boolean> {
+async function findLostHolds(shared: Shared): Promise<boolean> {
   const { tools, unwindings, cuts, workloadLock } = shared;
   // By the journal one may be open that is being unwound: on a full disk. A `pre` that nobody carries out is to be undone.
   const isOpen = (id: string): boolean =>

@@ -64,11 +64,14 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
   const wanted = new Map<string, Wanted>(scenario.boxes.map(({ name, runs }) => [name, runs ? 'running' : 'still']));
   const readings: Reading[] = [];
   const requests = new Map<string, { request: Request; sentMs: number; deadMs?: number; isWithdrawn: boolean }>();
-  const hookRuns = new Map<string, { pre: number; post: number; preWell: boolean; under: Set<string> }>();
+  const hookRuns = new Map<
+    string,
+    { pre: number; post: number; wasTried: boolean; preWell: boolean; under: Set<string> }
+  >();
   /** Restores that may have written, and whose client was not told that all is well: they may keep what they hold. */
   const doubts = new Map<string, { readonly job: string }>();
   /** Those that were answered 0, and when. */
-  const opened: { readonly request: Request; readonly atMs: number }[] = [];
+  const opened: { readonly request: Request; readonly runId: string | undefined; readonly atMs: number }[] = [];
   const firstAnswers = new Map<string, string>();
   /** Answers that could not be written down: they do not outlive the sidecar. */
   const fleeting = new Set<string>();
@@ -101,7 +104,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
           (one) =>
             one.client.operation === 'restore' &&
             !one.isWhole &&
-            one.fromMs > releaseMs &&
+            (opened.find(({ runId }) => runId === one.runId)?.atMs ?? one.fromMs) > releaseMs &&
             !readings.some(
               (later) =>
                 later.isWhole &&
@@ -143,7 +146,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
     `${requestId} ${name} ${target ?? 'host'}`;
   const hookRunOf = (requestId: string, hook: HookSpec) => {
     const key = keyOf(requestId, hook);
-    const known = hookRuns.get(key) ?? { pre: 0, post: 0, preWell: false, under: new Set() };
+    const known = hookRuns.get(key) ?? { pre: 0, post: 0, wasTried: false, preWell: false, under: new Set() };
     hookRuns.set(key, known);
     return known;
   };
@@ -272,7 +275,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
     },
     /** A hook that could not be run where it belongs has had its turn. */
     onHookTried(hook: HookSpec, state: string, requestId: string): void {
-      if (state === 'post') hookRunOf(requestId, hook).post += 1;
+      if (state === 'post') hookRunOf(requestId, hook).wasTried = true;
     },
     onAnswer(request: Request, answer: Answer, isWritten: boolean): void {
       const text = JSON.stringify(answer);
@@ -282,7 +285,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
       if (first !== undefined && first !== text)
         breaks('P6', `${request.id} was answered ${text}, and before ${first}`);
       if (request.state !== 'pre' || answer.exitCode !== 0 || first !== undefined) return;
-      opened.push({ request, atMs: now() });
+      opened.push({ request, runId: answer.runId, atMs: now() });
       checkPre(request);
     },
     /** What a restore that did not end well may still hold. */
@@ -323,7 +326,7 @@ export function makeLaws(scenario: Scenario, boxes: ReadonlyMap<string, Box>, no
         const [requestId = '', name = ''] = key.split(' ');
         const hook = scenario.hooks.find((one) => one.name === name);
         const request = requests.get(requestId)?.request;
-        if (hook?.states !== 'both' || counts.pre === 0 || counts.post > 0) continue;
+        if (hook?.states !== 'both' || counts.pre === 0 || counts.post > 0 || counts.wasTried) continue;
         if (hook.target !== undefined && wanted.get(hook.target) !== 'running') continue; // nowhere to run
         if (request?.operation === 'backup')
           breaks('post', `hook ${name} ran at pre of ${requestId} and never at post`);

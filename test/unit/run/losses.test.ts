@@ -257,6 +257,45 @@ describe('what a backup must not lose', () => {
     assert.ok(bench.clock.monotonicMs() < 5_000, `after ${bench.clock.monotonicMs()} ms`);
   });
 
+  it('stays held after a restore that failed, also what runs while the journal has no room', async () => {
+    await using bench = await openBench();
+    bench.engine.add('db', { labels: held });
+    bench.addFile('10-slow', 'while=held outcome=failure', async ({ call }, _sink, signal) => {
+      if (call.state === 'post') await bench.clock.sleep(4_000, signal);
+      return 0;
+    });
+    for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
+    const { journal } = bench.shared().tools;
+    const { changeRun } = journal;
+    journal.changeRun = () => {
+      throw new OperationalError('internal', 'write journal: database or disk is full');
+    };
+    const post = bench.signal('post', { operation: 'restore', outcome: 'failure' });
+    await bench.until('its hook runs', () => bench.engine.did('host post').length > 0);
+    bench.engine.start('db');
+    assert.equal((await post).exitCode, 74);
+    journal.changeRun = changeRun;
+    await bench.until('it is stopped again', () => bench.engine.running().length === 0);
+    assert.deepEqual(bench.bugs, []);
+  });
+
+  it('starts again what was stopped a second time, for another run, after the engine had started it', async () => {
+    await using bench = await openBench();
+    const db = bench.engine.add('db', { labels: held, stopMs: 9_000 });
+    const first = bench.signal('pre', { job: 'a' });
+    await bench.until('it is being stopped', () => bench.engine.did('stopping').length > 0);
+    const second = bench.signal('pre', { job: 'b', ref: 'client-2' });
+    await bench.until('the second has its turn', () => bench.journal().run('run-2') !== undefined);
+    bench.engine.kill('db');
+    bench.engine.start('db');
+    await bench.until('it is being stopped again', () => bench.engine.did('stopping').length > 1);
+    await bench.shutDown();
+    assert.match((await first).message ?? '', /stop db: it is running again/);
+    assert.equal((await second).exitCode, 75);
+    await bench.clock.sleep(20_000, new AbortController().signal);
+    assert.equal(db.state, 'running');
+  });
+
   it('is not begun by a restore whose holds were let go of while its client slept', async () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
