@@ -11,6 +11,7 @@ export async function watchEngine(shared: Shared): Promise<void> {
   const { clock } = shared.tools;
   /** Many events are one: fifty containers that stop are no reason for fifty looks at each. */
   const lookAfterHolds = async (): Promise<void> => {
+    await shared.engine.next(signal);
     for (;;) {
       const changed = shared.engine.next(signal);
       changed.catch(() => undefined);

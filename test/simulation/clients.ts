@@ -137,6 +137,11 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
     letGo();
   };
 
+  /** A restore that was given up before its command ended well stays held. */
+  const learn = ({ message = '' }: Answer, reading: Reading): void => {
+    if (message.includes(' is over: ')) reading.isWhole = false;
+  };
+
   const run = async (): Promise<void> => {
     letGo = volume.hold(ref);
     const pre = await ask('pre', { waitMs: spec.waitMs });
@@ -153,6 +158,7 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
     const outcome = code === 0 ? 'success' : 'failure';
     if (reading !== undefined && code === 0) reading.isWhole = true;
     const post = await ask('post', { runId, status: code, outcome });
+    if (reading !== undefined) learn(post, reading);
     const { abandoned } = volume.lifeOf(ref);
     if (code !== 0) return conclude(code, reading);
     conclude(abandoned === undefined ? post.exitCode : NOT_TRUSTED, reading);
@@ -177,6 +183,7 @@ export function startClient(spec: ClientSpec, parts: ClientParts): Client {
     if (code === 0) reading.isWhole = true;
     const outcome = code === 0 ? 'success' : 'failure';
     const post = await invoke('post', { runId: pre.runId ?? 'none', status: code, outcome });
+    learn(post, reading);
     conclude(code === 0 ? post.exitCode : code, reading);
   };
 
