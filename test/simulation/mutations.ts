@@ -112,6 +112,24 @@ const MUTATIONS: readonly Mutation[] = [
     from: "() => gone.abort(new Error('its client is gone')),",
     to: '() => undefined,',
   },
+  {
+    name: 'what was found stopped is not watched',
+    file: 'src/run/stillness.ts',
+    from: 'if (found === undefined || !hasRun(left, found)) return;',
+    to: 'return;',
+  },
+  {
+    name: 'no last look is taken before a release',
+    file: 'src/run/unwind.ts',
+    from: "if (run.outcome === 'success') await confirmStill(run, tools, edges);",
+    to: '',
+  },
+  {
+    name: 'a good restore that is not written down is answered 0',
+    file: 'src/run/finish.ts',
+    from: "ended.outcome !== 'success' || written.outcome === 'success') return [];",
+    to: "ended.outcome !== 'success' || written.outcome !== 'success') return [];",
+  },
 ];
 
 const { values, positionals } = parseArgs({
