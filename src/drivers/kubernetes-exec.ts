@@ -47,11 +47,12 @@ export async function exec(executor: Executor, call: ProgramCall, sink: Sink, si
     if (container === undefined) return broken(126, `pod ${name} has no container ${place.container}`);
     if (!isRunning(pod)) return broken(126, `pod ${name} is not running: it is ${stateWord(pod)}`);
     const errand = { ...executor, programCall: call, pod, container, name };
-    const outcome = await runOnce(errand, command, 'sh', sink, signal);
-    const isShellMissing = outcome.status === 'broken' && outcome.exitCode === NOT_FOUND;
+    const { outcome, wasRefused } = await runOnce(errand, command, 'sh', sink, signal);
+    // Whatever a program that was begun says of itself, it is not begun a second time.
+    const isShellMissing = wasRefused && outcome.status === 'broken' && outcome.exitCode === NOT_FOUND;
     const otherwise = command.otherwise ?? (command.needs === 'sh' ? undefined : command);
     if (!isShellMissing || otherwise === undefined || signal.aborted) return outcome;
-    return await runOnce(errand, otherwise, 'none', sink, signal);
+    return (await runOnce(errand, otherwise, 'none', sink, signal)).outcome;
   } catch (error) {
     if (signal.aborted && error === signal.reason) return outcomeUnbegun(signal);
     if (signal.aborted) return outcomeOfAbort(signal);
@@ -77,6 +78,9 @@ function withSurroundings({ argv }: Command, { call, env, mark }: ProgramCall): 
   return ['env', ...variables, ...inside];
 }
 
+/** `wasRefused`: nothing of it was begun, by the runtime's own word. */
+type Tried = { readonly outcome: Outcome; readonly wasRefused: boolean };
+
 /** `teller`: `sh` runs the program, and tells its end; `none`: for a container that has no shell. */
 async function runOnce(
   errand: Errand,
@@ -84,8 +88,9 @@ async function runOnce(
   teller: 'sh' | 'none',
   sink: Sink,
   signal: AbortSignal,
-): Promise<Outcome> {
+): Promise<Tried> {
   const { api, log, programCall, pod, container, name } = errand;
+  const begun = (outcome: Outcome): Tried => ({ outcome, wasRefused: false });
   const quarry = { mark: programCall.mark, match: 'exact' } as const;
   const task = {
     doing: `run hook ${programCall.call.name} in pod ${name}`,
@@ -108,17 +113,17 @@ async function runOnce(
       if (why !== undefined)
         log?.error('a hook could not be ended and may run on', { hook: programCall.call.name, pod: name, why });
       const outcome = outcomeOfAbort(signal);
-      if (why === undefined) return outcome;
+      if (why === undefined) return begun(outcome);
       const runsOn = `it could not be ended and may run on: ${why}`;
-      if (outcome.status === 'canceled') return { ...outcome, reason: `${outcome.reason}; ${runsOn}` };
-      return outcome.status === 'timed-out' ? { ...outcome, why: runsOn } : outcome;
+      if (outcome.status === 'canceled') return begun({ ...outcome, reason: `${outcome.reason}; ${runsOn}` });
+      return begun(outcome.status === 'timed-out' ? { ...outcome, why: runsOn } : outcome);
     }
     const complaint = held();
     if (end.status === 'ended' && (end.exitCode === NOT_FOUND || end.exitCode === 126) && complaint !== '') {
-      return outcomeOfRefusal(complaint, command, { name: `${container} of ${name}` });
+      return begun(outcomeOfRefusal(complaint, command, { name: `${container} of ${name}` }));
     }
     await flush();
-    return await outcomeOfEnd(errand, command, end);
+    return { outcome: await outcomeOfEnd(errand, command, end), wasRefused: end.status === 'refused' };
   } finally {
     life.abort();
   }

@@ -1,6 +1,6 @@
 /** What a healthy cluster will not do. */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { exitCodeOf } from '../../src/core/result.ts';
@@ -57,6 +57,30 @@ describe('the Kubernetes driver, over an API that', () => {
     const { outcome, err } = await runToEnd(bench.driver, aCall(bench.workload, { kind: 'shell', line }), signal);
     assert.equal(outcome.status, 'killed');
     assert.equal(err, 'it ends\n');
+  });
+
+  it('runs a hook once, also if it ends as if its program had not been there', async ({ signal }) => {
+    await using bench = await openKubernetesBench();
+    const count = join(bench.dir, 'count');
+    for (const last of ['', '; echo "env: x: No such file or directory" >&2']) {
+      await writeFile(count, '');
+      const argv = ['/bin/sh', '-c', `echo ran >>'${count}'${last}; exit 127`];
+      const { outcome } = await runToEnd(bench.driver, aCall(bench.workload, { kind: 'argv', argv }), signal);
+      assert.equal(exitCodeOf(outcome), 127);
+      assert.equal(await readFile(count, 'utf8'), 'ran\n');
+    }
+  });
+
+  it('has a container without a shell: what needs none runs there, and what does says so', async ({ signal }) => {
+    await using bench = await openKubernetesBench();
+    bench.server.state.programs = ['env'];
+    const argv = ['printenv', 'SIDEHOOK_OPERATION'];
+    assert.deepEqual(await runToEnd(bench.driver, aCall(bench.workload, { kind: 'argv', argv }), signal), {
+      ...{ outcome: { status: 'succeeded' }, out: 'backup\n', err: '' },
+    });
+    const { outcome } = await runToEnd(bench.driver, aCall(bench.workload, { kind: 'shell', line: 'true' }), signal);
+    assert.equal(exitCodeOf(outcome), 127);
+    assert.match(outcome.status === 'broken' ? outcome.why : '', /has no sh/);
   });
 
   it('answers 409: it is read again, until it fits', async ({ signal }) => {

@@ -52,6 +52,8 @@ export async function openApiServer() {
     /** Which tokens are taken; empty: any. */
     tokens: new Set<string>(),
     protocols: ['v5.channel.k8s.io', 'v4.channel.k8s.io'],
+    /** What there is in a container; all, if unset. */
+    programs: undefined as readonly string[] | undefined,
     /** How long pods take to stop, and to be ready. */
     stopMs: 20,
     startMs: 20,
@@ -356,7 +358,12 @@ export async function openApiServer() {
   function runExec(socket: WebSocket, pod: string, query: URLSearchParams): void {
     const [program = '', ...args] = query.getAll('command');
     const env = { PATH: process.env.PATH };
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env, detached: true });
+    const isThere = state.programs?.includes(program) ?? true;
+    const child = spawn(isThere ? program : `/absent/${program}`, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env,
+      detached: true,
+    });
     const one = { pod, child, socket };
     execs.add(one);
     const send = (channel: number, bytes: Buffer): void => {
