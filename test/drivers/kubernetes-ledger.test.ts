@@ -162,6 +162,40 @@ describe('sidehooks of one namespace', () => {
     await two.kill();
   });
 
+  it('take a Lease away that nobody shares, and of which no run speaks', async () => {
+    await using shop = await openShop();
+    let scaled = 0;
+    const dieAt = (point: string) => point === 'after PUT web/scale' && ++scaled === 2;
+    const one = await shop.namespace.start('one', { dieAt });
+    assert.equal((await one.signal('pre'))?.exitCode, 0);
+    assert.equal(await one.signal('post'), undefined);
+    await one.lose();
+    shop.server.removeController('leases', 'sidehook-job-default');
+    assert.deepEqual(leasesOf(shop.server), ['sidehook-hold-deployment-web']);
+    const two = await shop.namespace.start('two');
+    await two.begin();
+    await until(() => leasesOf(shop.server).length === 0, { what: 'no Lease to be left' });
+    assert.equal(replicasOf(shop.server), 2);
+    assert.deepEqual([...two.journal.holds(), ...two.bugs], []);
+    await two.kill();
+  });
+
+  it('run no hook in pods that are held, though no run speaks of that any more', async () => {
+    await using server = await openApiServer();
+    await using namespace = await openNamespace(server);
+    const diary = join(namespace.dir, 'diary');
+    const annotations = { ...HOLD, 'sidehook.io/hold.on': 'restore', 'sidehook.io/backup.pre': `echo pre >>${diary}` };
+    server.addController('deployments', 'web', { replicas: 1, annotations });
+    await until(() => readyOf(server, 'deployments', 'web') === 1, { what: 'all to be ready' });
+    const [one, two] = [await namespace.start('one'), await namespace.start('two')];
+    assert.equal((await one.signal('pre', { job: 'a', operation: 'restore' }))?.exitCode, 0);
+    server.removeController('leases', 'sidehook-job-a');
+    const refused = await two.signal('pre', { job: 'b' });
+    assert.equal(refused?.exitCode, 75, refused?.message);
+    assert.match(refused.message ?? '', /not now: .*web.* is held by another sidehook/);
+    for (const sidehook of [one, two]) await sidehook.kill();
+  });
+
   it('leave a restore as it was lost: what was held stays held, until it is released', async () => {
     await using shop = await openShop();
     const one = await shop.namespace.start('one');
@@ -208,11 +242,11 @@ describe('sidehooks of one namespace', () => {
     const { runId = '' } = (await one.signal('pre', { operation: 'restore' })) ?? {};
     await one.signal('started', { operation: 'restore', runId });
     await one.signal('post', { operation: 'restore', runId, outcome: 'failure' });
+    await one.begin();
     const two = await shop.namespace.start('two');
     await two.signal('pre', { operation: 'restore' });
     await two.signal('post', { operation: 'restore' });
     assert.equal(replicasOf(shop.server), 2);
-    await one.begin();
     await until(() => one.journal.run(runId)?.phase === 'closed', { what: 'its run to be over', deadlineMs: 60_000 });
     assert.deepEqual(one.journal.holds(), []);
     assert.deepEqual(leasesOf(shop.server), []);

@@ -131,12 +131,27 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
     env: (dir) => ({ ...env, ...(needs.clock ? { FAULTS_CLOCK: join(dir, 'clock') } : {}) }),
     prepare: (dir) => mountSmall(dir, needs.small),
     excused: () => excuse.down,
+    unstartable: async (daemon) => {
+      if (!excuse.healthLost) return new Set();
+      await pause(UNSTARTABLE_MS);
+      const status = await daemon.ask<{ holds: readonly Stuck[] }>('/v1/status');
+      for (const { workload, why = '' } of status?.holds ?? [])
+        if (TASK_IS_LEFT.test(why)) excuse.down.add(workload.split('-').at(-2) ?? '');
+      return excuse.down;
+    },
     isHealthLost: () => excuse.healthLost,
     isDeaf: () => excuse.deaf || excuse.anyOrder,
   });
   const violations = violationsOf(services, played, excuse);
   return { story, violations, played, missed, ms: Math.round(performance.now() - began) };
 }
+
+type Stuck = { readonly workload: string; readonly why?: string };
+
+/** What dockerd says for ever of a container in whose stop it was killed: its runtime has the task still (20.10). */
+const TASK_IS_LEFT = /: task [0-9a-f]+: already exists/;
+/** Its status is asked for now and then, not all the time. */
+const UNSTARTABLE_MS = 2_000;
 
 function dress(service: Service, { policies }: Story, faults: readonly Fault[]): Service {
   const wants = faults.map(({ needs }) => needs?.services?.[service.name] ?? {});

@@ -148,6 +148,12 @@ export function isAsMeant(services: readonly Service[], lives: Lives, isHealthy 
   });
 }
 
+/**
+ * A loaded machine may take long until it is up, and for a single check. An engine that died beside it checks no more, and
+ * then health is waited for as long as all of this may take: that has to be over before the world is to be in order.
+ */
+const CHECK = { test: 'test -e /up', interval: '700ms', timeout: '10s', retries: 5, start_period: '60s' };
+
 function composeOf(service: Service, volumes: readonly object[]): object {
   const { hold, after = {}, hasCheck, isIdle, ignoresTermSeconds, more } = service;
   return {
@@ -160,7 +166,7 @@ function composeOf(service: Service, volumes: readonly object[]): object {
     },
     depends_on: Object.fromEntries(Object.entries(after).map(([other, condition]) => [other, { condition }])),
     volumes,
-    ...(hasCheck ? { healthcheck: { test: 'test -e /up', interval: '700ms', timeout: '30s', retries: 100 } } : {}),
+    ...(hasCheck ? { healthcheck: CHECK } : {}),
     ...(isIdle ? { profiles: ['idle'] } : {}),
     ...more,
   };

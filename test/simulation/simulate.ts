@@ -15,6 +15,8 @@ import { clockOf, makeRandom, makeWorld } from './world.ts';
 
 /** By when all must be quiet. */
 const QUIET_MS = HEAL_MS + 2_400_000;
+/** What a sidecar may take after its start until it has looked at all that it holds, and held again what it must. */
+const SETTLED_MS = 20_000;
 const PROBE_MS = 600_000;
 
 export type Result = {
@@ -52,6 +54,7 @@ export async function simulate(
   let isProbing = false;
   let isDiskFull = false;
   let isUp = false;
+  let upMs = 0;
   let isProjectDown = false;
   const faults = new Set(scenario.faults);
   const latency = (): number => (scenario.isCalm ? 1 : random.chance(0.02) ? random.int(3_000) : random.int(8));
@@ -258,6 +261,7 @@ export async function simulate(
     const incarnation = open();
     const isAlive = (): boolean => current === incarnation;
     isUp = true;
+    upMs = world.now();
     const intake = volume.openIntake(isAlive, (request, answer) => {
       tell(`answer to ${request.id} (${request.state}): ${JSON.stringify(answer)}`);
       laws.onAnswer(request, answer, incarnation.journal.answerOf(request.id) !== undefined);
@@ -495,6 +499,7 @@ export async function simulate(
   const isBroken = (): boolean => laws.violations.length > 0;
   const isQuiet = (): boolean => {
     if (current === undefined || current.isEnding || !isUp) return false;
+    if (world.now() - upMs < SETTLED_MS) return false; // it is looking around still
     if ([...clients.values()].some((client) => !client.isOver())) return false;
     if (current.journal.runs('live').some(({ phase }) => phase !== 'kept')) return false;
     const kept = laws.mayBeKept();
