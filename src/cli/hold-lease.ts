@@ -20,8 +20,11 @@ export type LeaseOptions = {
 
 /** A lease that is kept until it is disposed of, over restarts of the sidecar. */
 export interface HeldLease extends AsyncDisposable {
-  /** Says which run it keeps open: after a restart of the sidecar, whether it still is. */
-  keeps(runId: string): void;
+  /**
+   * Says which run it keeps open: after a restart of the sidecar it is asked whether it still is. Undefined: none any more,
+   * since its end is asked for, and the answer to that says how it ended.
+   */
+  keeps(runId: string | undefined): void;
   /**
    * A second connection for the same lease, for a child to inherit: should we be killed, then whatever reads the data
    * lives on and keeps its workloads still. Undefined when the sidecar is away.
@@ -78,9 +81,10 @@ export async function holdLease(options: LeaseOptions): Promise<HeldLease> {
     while (!signal.aborted) {
       await listen(connection);
       if (signal.aborted) return;
-      options.onAway();
+      const isKept = runId !== undefined;
+      if (isKept) options.onAway();
       connection = await openAgain();
-      options.onBack();
+      if (isKept) options.onBack();
       await look();
     }
   }
@@ -101,7 +105,7 @@ export async function holdLease(options: LeaseOptions): Promise<HeldLease> {
     try {
       const reply = await ask(socketPath, { method: 'GET', path: `/v1/runs/${runId}`, signal });
       const run = 'away' in reply ? undefined : (reply.document as { readonly phase?: unknown });
-      if (run !== undefined && run.phase !== 'pre' && run.phase !== 'open')
+      if (runId !== undefined && run !== undefined && run.phase !== 'pre' && run.phase !== 'open')
         options.onAbandoned('given up while the sidecar was away');
     } catch (error) {
       if (!(error instanceof OperationalError)) throw error;

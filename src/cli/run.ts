@@ -174,12 +174,13 @@ async function runBetween(scene: Scene, runId: string): Promise<CommandEnd> {
 
 /** `post`, and the last word: the command's own code, then 65, then whatever the sidecar answered. */
 async function finish(
-  { plan, edge, voice, abandoned, send }: Scene,
+  { plan, edge, voice, lease, abandoned, send }: Scene,
   runId: string,
   ended: CommandEnd,
 ): Promise<number> {
   const outcome = ended.exitCode === 0 ? 'success' : 'failure';
   using listening = waitOut(edge, voice);
+  lease.keeps(undefined);
   const post = await send(
     'post',
     { run: runId, status: ended.exitCode, outcome },

@@ -100,6 +100,22 @@ describe('the lease of sidehook run', () => {
     assert.match(cli.err(), /sidehook: backup pre: the sidecar is away; asking again/);
   });
 
+  it('believes the answer of a post that a restart came in between, whose run is over by then', async () => {
+    for (const operation of ['backup', 'restore']) {
+      await using sidecar = await openSidecar({
+        script: (delivery) => (delivery.request.state === 'post' ? undefined : obliging(delivery)),
+      });
+      await using cli = startCli(['run', operation, '--dir', sidecar.dir, '--', 'true']);
+      await sidecar.requested('post');
+      await sidecar.stop();
+      sidecar.obey(obliging);
+      sidecar.runs.set('run-1', aRunView({ operation, phase: 'closed', outcome: 'success' }));
+      await sidecar.start();
+      assert.equal(await cli.ended, 0, cli.err());
+      assert.doesNotMatch(cli.err(), /given up|the command goes on/);
+    }
+  });
+
   it('learns after a restart that its run was given up meanwhile', async () => {
     await using sidecar = await openSidecar({});
     await using cli = startCli(['run', 'restore', '--dir', sidecar.dir, '--', ...waitingCommand(sidecar.dir)]);
