@@ -80,7 +80,7 @@ const endSidecar =
     async act({ daemon, excuse }) {
       excuse.ends = true;
       allow(excuse, 75);
-      // What is held is started at once, without health being waited for
+      excuse.hasty = true; // a pre under way is undone at once, with either setting
       if (holds === 'release') Object.assign(excuse, { codes: 'any', anyOrder: true, losesHolds: true });
       daemon.kill('SIGTERM');
     },

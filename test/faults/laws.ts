@@ -9,6 +9,8 @@ export type Excuse = {
   readonly down: Set<string>;
   /** Persons, or the engine, start and stop by an order of their own. */
   anyOrder: boolean;
+  /** Told to end, the sidecar starts in order and waits for nobody's health. */
+  hasty: boolean;
   /** Events were lost: what happened meanwhile, nobody knows. */
   deaf: boolean;
   /** An engine that dies beside a first check of health leaves that container `starting` for ever (20.10). */
@@ -29,6 +31,7 @@ export type Excuse = {
 export function noExcuse(): Excuse {
   const flags = {
     anyOrder: false,
+    hasty: false,
     deaf: false,
     healthLost: false,
     touched: false,
@@ -46,7 +49,7 @@ export function violationsOf(services: readonly Service[], played: Played, excus
     ...played.missed,
     ...(excuse.ends ? [] : daemonsOwn(played)),
     ...whatRuns(judged, played, excuse),
-    ...(excuse.anyOrder || excuse.deaf ? [] : orderOf(services, played)),
+    ...(excuse.anyOrder || excuse.deaf ? [] : orderOf(services, played, excuse)),
     ...ofOneJob(
       judged,
       withCalls(played, (line) => !line.startsWith(OTHER)),
@@ -88,7 +91,7 @@ function whatRuns(services: readonly Service[], played: Played, { touched, codes
 }
 
 /** Nothing is started before what it needs is up, nor stopped while what needs it runs. */
-function orderOf(services: readonly Service[], { before, events }: Played): string[] {
+function orderOf(services: readonly Service[], { before, events }: Played, { hasty }: Excuse): string[] {
   const broken: string[] = [];
   const up = new Map(services.map(({ name }) => [name, before[name]?.isRunning === true]));
   const healthy = new Map(services.map(({ name }) => [name, before[name]?.health === 'healthy']));
@@ -98,7 +101,7 @@ function orderOf(services: readonly Service[], { before, events }: Played): stri
     if (what === 'start' || what === 'unpause') {
       for (const [other, condition] of Object.entries(service.after ?? {})) {
         if (!up.get(other)) broken.push(`${name} was started (${what}) while ${other} did not run`);
-        else if (condition === 'service_healthy' && !healthy.get(other))
+        else if (!hasty && condition === 'service_healthy' && !healthy.get(other))
           broken.push(`${name} was started (${what}) before ${other} was healthy`);
       }
       up.set(name, true);
