@@ -87,6 +87,21 @@ describe('faults on a cluster', { timeout: SUITE_MS, concurrency: 3 }, () => {
     assert.equal(await stack.diary(), 'backup pre \nbackup post abandoned');
   });
 
+  it('keeps what a failed restore held when its pod is gone, until the release job lets go of it', async () => {
+    const command = ['sh', '-c', 'echo it is half written; exit 3'];
+    await using stack = await openStack('release', { restore: { command } });
+    const restore = await stack.runNow(`${RELEASE}-restore`);
+    const { exitCode, all } = await stack.ended(restore, 'restore');
+    assert.equal(exitCode, 3, all);
+    await stack.kubectl('delete', 'job', restore, '--wait');
+    for (const workload of ['deployment/web', 'statefulset/db'])
+      assert.equal(await stack.replicas(workload), 0, workload);
+    const job = await stack.runNow(`${RELEASE}-release`);
+    const released = await stack.ended(job, 'release');
+    assert.equal(released.exitCode, 0, released.out);
+    await stack.isUp();
+  });
+
   it('ends with 137 when the backup runs out of memory, and all is up again', async () => {
     const backup = {
       ...PATIENT_BACKUP,
