@@ -455,7 +455,7 @@ export async function simulate(
         const box = engine.boxes.get(fault.box);
         if (box === undefined) return undefined;
         tell(`${fault.box} is ${fault.kind} for ${fault.forMs} ms`);
-        const { healthyAfterMs } = box;
+        const { healthyAfterMs } = scenario.boxes.find(({ name }) => name === fault.box) ?? {}; // it may be sick already
         if (fault.kind === 'stuck') box.stuck = 'port is already allocated';
         else if (healthyAfterMs !== undefined) box.healthyAfterMs = 1e9;
         return world.after(fault.forMs, () => {
