@@ -124,12 +124,6 @@ const MUTATIONS: readonly Mutation[] = [
     from: "if (run.outcome === 'success') await confirmStill(run, tools, edges);",
     to: '',
   },
-  {
-    name: 'a good restore that is not written down is answered 0',
-    file: 'src/run/finish.ts',
-    from: "ended.outcome !== 'success' || written.outcome === 'success') return [];",
-    to: "ended.outcome !== 'success' || written.outcome !== 'success') return [];",
-  },
 ];
 
 const { values, positionals } = parseArgs({
