@@ -128,7 +128,7 @@ const MUTATIONS: readonly Mutation[] = [
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seeds: { type: 'string', default: '2000' } },
+  options: { seeds: { type: 'string', default: '3000' } },
 });
 const meant = MUTATIONS.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
 let unnoticed = 0;
