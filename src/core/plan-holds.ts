@@ -22,9 +22,8 @@ export function makeHolds(
     if (wish.jobs !== undefined && !wish.jobs.includes(job)) continue;
     const byUs = workload.heldFor !== undefined || held.some(({ key }) => key === workload.key);
     if (!byUs && workload.state !== 'running' && workload.state !== 'restarting') {
-      const { key, instance, name, state, startedAt } = workload;
-      left.push({ key, instance, name, state, startedAt });
-      notes.push(`hold of ${name}: found ${state}, left so`);
+      left.push(leftOf(workload));
+      notes.push(describeLeft(workload));
     } else if (workload.unholdable === undefined) wanted.push(workload);
     else if (workload.foreign) notes.push(`hold of ${workload.name}: passed over: ${workload.unholdable}`);
     else throw new OperationalError('configuration', `hold of ${workload.name}: refused: ${workload.unholdable}`);
@@ -53,6 +52,16 @@ export function makeHolds(
       ...(maxMs === undefined ? {} : { maxMs }),
     };
   });
+}
+
+/** What is to be remembered of one that is left as it was found. */
+export function leftOf({ key, instance, name, state, startedAt }: Workload): Left {
+  return { key, instance, name, state, startedAt };
+}
+
+/** That one is left as it was found, for people. */
+export function describeLeft({ name, state }: Left): Note {
+  return `hold of ${name}: found ${state}, left so`;
 }
 
 /** Orders them. A cycle of other projects' workloads is theirs to mend: they are passed over, and stop nobody's backup. */

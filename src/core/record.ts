@@ -23,6 +23,7 @@ export type RunRecord = {
   readonly lease: 'held' | number;
   /** What had its client's directory at `pre`, each in the incarnation that it had then. */
   readonly clients?: readonly Incarnation[];
+  /** What it found still and does not hold; unset in runs of before there was such a thing. */
   readonly left?: readonly Left[];
   /** A restore's command may have written since (5.3). */
   readonly commandStarted: boolean;

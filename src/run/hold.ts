@@ -1,6 +1,7 @@
 import { OperationalError } from '../core/errors.ts';
 import type { Hold } from '../core/hold.ts';
 import type { HoldSpec } from '../core/plan.ts';
+import { describeLeft, leftOf } from '../core/plan-holds.ts';
 import type { Note } from '../core/ports.ts';
 import type { RunRecord } from '../core/record.ts';
 import { isHealthExpected, type Workload, type WorkloadRef } from '../core/workload.ts';
@@ -63,10 +64,8 @@ async function holdOne(spec: HoldSpec, run: RunRecord, tools: Tools, signal: Abo
     const found = await driver.inspect(spec, signal);
     if (found === undefined) throw failed(spec, 'it no longer exists');
     if (found.state !== 'running' && found.state !== 'restarting' && found.heldFor === undefined) {
-      const { key, instance, name, state, startedAt } = found;
-      const left = journal.run(run.id)?.left ?? [];
-      journal.changeRun(run.id, { left: [...left, { key, instance, name, state, startedAt }] });
-      return `hold of ${name}: found ${state}, left so`;
+      journal.changeRun(run.id, { left: [...(journal.run(run.id)?.left ?? []), leftOf(found)] });
+      return describeLeft(found);
     }
     ref = found; // it may have been made anew since it was planned
     journal.addHold(makeHold(spec, found, clock.now()), run.id); // first the promise, then the deed

@@ -33,6 +33,16 @@ const leasesOf = (server: ApiServer): string[] =>
     .map(({ metadata }) => metadata.name)
     .toSorted();
 
+/** One that is lost when all is up again, and before its Leases are taken away. */
+async function loseAfterRelease({ namespace }: Awaited<ReturnType<typeof openShop>>): Promise<void> {
+  let scaled = 0;
+  const dieAt = (point: string) => point === 'after PUT web/scale' && ++scaled === 2;
+  const one = await namespace.start('one', { dieAt });
+  assert.equal((await one.signal('pre'))?.exitCode, 0);
+  assert.equal(await one.signal('post'), undefined);
+  await one.lose();
+}
+
 describe('sidehooks of one namespace', () => {
   it('scale to zero and back, and leave no Lease behind', async () => {
     await using shop = await openShop();
@@ -46,6 +56,22 @@ describe('sidehooks of one namespace', () => {
     assert.deepEqual(leasesOf(shop.server), []);
     assert.deepEqual(one.bugs, []);
     await one.kill();
+  });
+
+  it('leave at zero what they found there, and tell a backup in whose middle somebody scaled it up', async () => {
+    for (const isScaled of [false, true]) {
+      await using shop = await openShop();
+      shop.server.addController('deployments', 'idle', { replicas: 0, annotations: HOLD });
+      const one = await shop.namespace.start('one');
+      const pre = await one.signal('pre');
+      assert.ok(pre?.notes.includes('hold of deployment/idle: found exited, left so'), pre?.notes.join());
+      if (isScaled) shop.server.scale('deployments', 'idle', 1);
+      const post = await one.signal('post');
+      assert.equal(post?.exitCode, isScaled ? 65 : 0, post?.message);
+      if (isScaled) assert.match(post?.message ?? '', /deployment\/idle was found exited and runs since/);
+      assert.equal(replicasOf(shop.server, 'idle'), isScaled ? 1 : 0);
+      await one.kill();
+    }
   });
 
   it('run one job at a time, across pods', async () => {
@@ -145,12 +171,7 @@ describe('sidehooks of one namespace', () => {
 
   it('take but its Lease away, where a release was cut off when all was up again', async () => {
     await using shop = await openShop();
-    let scaled = 0;
-    const dieAt = (point: string) => point === 'after PUT web/scale' && ++scaled === 2;
-    const one = await shop.namespace.start('one', { dieAt });
-    assert.equal((await one.signal('pre'))?.exitCode, 0);
-    assert.equal(await one.signal('post'), undefined);
-    await one.lose();
+    await loseAfterRelease(shop);
     assert.equal(replicasOf(shop.server), 2);
     const generation = () => shop.server.get('deployments', 'web')?.metadata.generation;
     const before = generation();
@@ -164,12 +185,7 @@ describe('sidehooks of one namespace', () => {
 
   it('take a Lease away that nobody shares, and of which no run speaks', async () => {
     await using shop = await openShop();
-    let scaled = 0;
-    const dieAt = (point: string) => point === 'after PUT web/scale' && ++scaled === 2;
-    const one = await shop.namespace.start('one', { dieAt });
-    assert.equal((await one.signal('pre'))?.exitCode, 0);
-    assert.equal(await one.signal('post'), undefined);
-    await one.lose();
+    await loseAfterRelease(shop);
     shop.server.removeController('leases', 'sidehook-job-default');
     assert.deepEqual(leasesOf(shop.server), ['sidehook-hold-deployment-web']);
     const two = await shop.namespace.start('two');

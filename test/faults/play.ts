@@ -39,8 +39,8 @@ export type Script = {
   readonly prepare?: (dir: string) => Promise<AsyncDisposable | undefined>;
   /** Whose coming back is not waited for, told when all else is over. */
   readonly excused?: () => ReadonlySet<string>;
-  /** Whom an engine that died will never start again, by its own words. */
-  readonly unstartable?: (daemon: Daemon) => Promise<ReadonlySet<string>>;
+  /** Asked while they are waited for: who else is excused may be known by now. */
+  readonly learn?: (daemon: Daemon) => Promise<void>;
   /** The engine checks nobody's health any more. */
   readonly isHealthLost?: () => boolean;
   /** Not all that happens can be known from events. */
@@ -191,18 +191,10 @@ export async function play(shop: Shop, script: Script): Promise<Played> {
   await wait('the run to be over', settleMs, async () => isOver(await runsOf(daemon), isKept));
   const areUp = async (): Promise<boolean> => {
     const excused = script.excused?.() ?? new Set();
-    const isUp = (services: typeof shop.services, lives: Awaited<ReturnType<typeof shop.lives>>): boolean =>
-      isAsMeant(services, lives, script.isHealthLost?.() !== true);
     const judged = shop.services.filter(({ name }) => !excused.has(name));
-    if (isUp(judged, await shop.lives())) return true;
-    const unstartable = (await script.unstartable?.(daemon)) ?? new Set();
-    return (
-      unstartable.size > 0 &&
-      isUp(
-        judged.filter(({ name }) => !unstartable.has(name)),
-        await shop.lives(),
-      )
-    );
+    const isUp = isAsMeant(judged, await shop.lives(), script.isHealthLost?.() !== true);
+    if (!isUp) await script.learn?.(daemon);
+    return isUp;
   };
   if (!isKept) await wait('all that ran to run', settleMs, areUp);
   if (script.isDeaf?.() !== true) {

@@ -1,7 +1,8 @@
 /**
  * Stories that a seed draws, each on a real engine that can be hurt. FAULTS_SEEDS=7 plays one again, FAULTS_SEEDS=1-1000
- * many (npm run test:faults), FAULTS_LANES=6 six at a time. Where no seeds are asked for, as in CI, a story that breaks a law is played once more, and
- * counts if it does so again: what is rare is for whoever plays a thousand, and not for whoever changed something else.
+ * many (npm run test:faults), FAULTS_LANES=6 six at a time. Where no seeds are asked for, as in CI, a story that breaks a
+ * law is played once more, and counts if it does so again: what is rare is for whoever plays a thousand, and not for whoever
+ * changed something else.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

@@ -131,13 +131,12 @@ export async function playStory(story: Story, lane: Lane): Promise<Ending> {
     env: (dir) => ({ ...env, ...(needs.clock ? { FAULTS_CLOCK: join(dir, 'clock') } : {}) }),
     prepare: (dir) => mountSmall(dir, needs.small),
     excused: () => excuse.down,
-    unstartable: async (daemon) => {
-      if (!excuse.healthLost) return new Set();
+    learn: async (daemon) => {
+      if (!excuse.healthLost) return;
       await pause(UNSTARTABLE_MS);
       const status = await daemon.ask<{ holds: readonly Stuck[] }>('/v1/status');
       for (const { workload, why = '' } of status?.holds ?? [])
         if (TASK_IS_LEFT.test(why)) excuse.down.add(workload.split('-').at(-2) ?? '');
-      return excuse.down;
     },
     isHealthLost: () => excuse.healthLost,
     isDeaf: () => excuse.deaf || excuse.anyOrder,

@@ -114,15 +114,11 @@ describe('what a backup must not lose', () => {
     failLooks(bench, 3);
     bench.engine.start('db');
     await bench.until('it is stopped again', () => bench.engine.running().length === 0);
-    const { journal } = bench.shared().tools;
-    const { changeRun } = journal;
-    journal.changeRun = () => {
-      throw new OperationalError('internal', 'write journal: database or disk is full');
-    };
+    const makeRoom = fillDisk(bench);
     bench.engine.start('db');
     await bench.clock.sleep(20_000, new AbortController().signal);
     assert.deepEqual(bench.engine.running(), ['db'], 'nothing is done that cannot be written down');
-    journal.changeRun = changeRun;
+    makeRoom();
     await bench.until('it is stopped once more', () => bench.engine.running().length === 0);
     assert.equal((await bench.signal('started', { operation: 'restore' })).exitCode, 65);
     assert.deepEqual(bench.bugs, []);
@@ -224,9 +220,7 @@ describe('what a backup must not lose', () => {
     await using bench = await openBench();
     bench.engine.add('db', { labels: held });
     for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
-    bench.shared().tools.journal.changeRun = () => {
-      throw new OperationalError('internal', 'write journal: database or disk is full');
-    };
+    fillDisk(bench);
     const { exitCode, message } = await bench.signal('post', { operation: 'restore' });
     assert.equal(exitCode, 70);
     assert.match(message ?? '', /restore post: the restore went well, and that could not be written to the journal/);
@@ -265,16 +259,12 @@ describe('what a backup must not lose', () => {
       return 0;
     });
     for (const state of ['pre', 'started'] as const) await bench.signal(state, { operation: 'restore' });
-    const { journal } = bench.shared().tools;
-    const { changeRun } = journal;
-    journal.changeRun = () => {
-      throw new OperationalError('internal', 'write journal: database or disk is full');
-    };
+    const makeRoom = fillDisk(bench);
     const post = bench.signal('post', { operation: 'restore', outcome: 'failure' });
     await bench.until('its hook runs', () => bench.engine.did('host post').length > 0);
     bench.engine.start('db');
     assert.equal((await post).exitCode, 74);
-    journal.changeRun = changeRun;
+    makeRoom();
     await bench.until('it is stopped again', () => bench.engine.running().length === 0);
     assert.deepEqual(bench.bugs, []);
   });
@@ -354,6 +344,18 @@ function failLooks(bench: Bench, count: number): { left: number } {
     throw new OperationalError('workload-failed', `inspect ${ref.name}: it answered 500`);
   };
   return looks;
+}
+
+/** No change of a run can be written any more; the result makes room. */
+function fillDisk(bench: Bench): () => void {
+  const { journal } = bench.shared().tools;
+  const { changeRun } = journal;
+  journal.changeRun = () => {
+    throw new OperationalError('internal', 'write journal: database or disk is full');
+  };
+  return () => {
+    journal.changeRun = changeRun;
+  };
 }
 
 /** A hook that takes until it is told to end. */
