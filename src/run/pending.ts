@@ -35,10 +35,7 @@ export function retryPending(shared: Shared): void {
   const loop = async (): Promise<void> => {
     for (let delayMs = FIRST_DELAY_MS; isPending(); delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
       await nextWithin(turn, delayMs, tools.clock, AbortSignal.any([ending.signal, stopping.signal]));
-      if (isUnwritten(tools) && writeRest(tools)) {
-        turn.beat();
-        shared.engine.beat(); // nothing was held again that could not be written down
-      }
+      if (isUnwritten(tools) && writeRest(tools)) turn.beat();
       await releaseOrphans(shared);
     }
   };
